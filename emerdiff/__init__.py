@@ -1,0 +1,8 @@
+"""EmerDiff: pixel-level segments from a text-to-image diffusion model, without training, labels or prompt."""
+
+from .loading import load
+from .pipeline import EmerDiffPipeline, Progress
+from .segmentation import Segmentation
+from .settings import Settings
+
+__all__ = ["EmerDiffPipeline", "Progress", "Segmentation", "Settings", "load"]

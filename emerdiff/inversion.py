@@ -1,0 +1,122 @@
+"""Edit-friendly DDPM inversion (Huberman-Spiegelglas et al., arXiv 2304.06140), and its replay.
+
+    x_0, x_t     clean and noisy latents, (1, 4, h, w)
+    eps          the U-Net's noise prediction
+    alpha_bar    cumulative product of the schedule's alphas at t; `alpha_bar_prev` at the step after it
+    mu_t(x_t)    mean of x_{t_prev} given x_t
+    z_t          the noise map that leads from x_t to x_{t_prev}; kept as the residual sqrt(var_t) z_t
+"""
+
+import math
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
+from torch import Tensor
+
+from .hooks import record
+
+Rows = Generator[int, None, "object"]  # yields the number of U-Net rows of each call as it is done
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the sampling grid, from timestep `t` to the one after it."""
+
+    t: int
+    alpha_bar: float
+    alpha_bar_prev: float
+    prediction_type: str
+
+    @property
+    def var(self) -> float:
+        """Variance of the step for eta = 1; 0 where the last step ends at the noise level it began at."""
+        return (1 - self.alpha_bar_prev) / (1 - self.alpha_bar) * (1 - self.alpha_bar / self.alpha_bar_prev)
+
+    def add_noise(self, x_0: Tensor, noise: Tensor) -> Tensor:
+        return math.sqrt(self.alpha_bar) * x_0 + math.sqrt(1 - self.alpha_bar) * noise
+
+    def mean(self, x_t: Tensor, prediction: Tensor) -> Tensor:
+        """mu_t, from the U-Net's prediction of the noise or the velocity."""
+        eps = prediction
+        if self.prediction_type == "v_prediction":
+            eps = math.sqrt(self.alpha_bar) * prediction + math.sqrt(1 - self.alpha_bar) * x_t
+        x_0 = (x_t - math.sqrt(1 - self.alpha_bar) * eps) / math.sqrt(self.alpha_bar)
+        return math.sqrt(self.alpha_bar_prev) * x_0 + math.sqrt(max(1 - self.alpha_bar_prev - self.var, 0)) * eps
+
+
+def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple[Step, ...]:
+    """The DDIM sampling grid of a checkpoint, descending in t: 981, 961, ..., 1 for Stable Diffusion and 50 steps."""
+    ddim = DDIMScheduler.from_config(scheduler.config)  # checkpoints come with other schedulers; this one is ours to set
+    train_steps = ddim.config.num_train_timesteps
+    if num_inference_steps > train_steps:
+        raise ValueError(f"num_inference_steps must be at most {train_steps} for this model, not {num_inference_steps}")
+    if ddim.config.prediction_type not in ("epsilon", "v_prediction"):
+        raise ValueError(f"models that predict {ddim.config.prediction_type!r} are not supported: noise or velocity is")
+    ddim.set_timesteps(num_inference_steps)
+    timesteps = ddim.timesteps.tolist()
+    previous = [t - train_steps // num_inference_steps for t in timesteps]
+    alpha_bar = [*ddim.alphas_cumprod.double().tolist(), float(ddim.final_alpha_cumprod)]
+    return tuple(
+        Step(t, alpha_bar[t], alpha_bar[max(t_prev, -1)], ddim.config.prediction_type)
+        for t, t_prev in zip(timesteps, previous, strict=True)
+    )
+
+
+def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int, prompt: Tensor) -> Tensor:
+    """The U-Net's prediction for one or more rows at one timestep: in its own dtype, out in float32."""
+    prompt = prompt.expand(len(x_t), -1, -1)
+    return unet(x_t.to(prompt.dtype), t, encoder_hidden_states=prompt).sample.float()
+
+
+@dataclass(frozen=True)
+class InvertedStep:
+    """A step, the residual that it needs, and what the network's attention looked like on the way."""
+
+    step: Step
+    residual: Tensor  # (1, 4, h, w): x_{t_prev} - mu_t(x_t) = sqrt(var_t) z_t
+    attention: Mapping[str, Tensor]  # queries and keys of the unmodulated replay, by layer name, (1, tokens, c)
+
+    def previous(self, x_t: Tensor, prediction: Tensor) -> Tensor:
+        """x_{t_prev} of the replay. The residual, not z_t, is added: it also holds where var_t is 0."""
+        return self.step.mean(x_t, prediction) + self.residual
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The noise maps of a picture from t_m down; replaying them from `x_start` returns its latents."""
+
+    x_start: Tensor  # x_{t_m}, (1, 4, h, w)
+    steps: tuple[InvertedStep, ...]  # descending in t, from t_m
+    queries: Tensor  # (1, cells, c): output of the feature layer at the last step
+
+
+@torch.inference_mode()
+def invert(
+    unet: UNet2DConditionModel,
+    x_0: Tensor,
+    prompt: Tensor,
+    steps: tuple[Step, ...],
+    *,
+    noise: Callable[[], Tensor],
+    recorded: tuple[str, ...],
+    feature: str,
+) -> Generator[int, None, Inversion]:
+    """Invert `x_0` (1, 4, h, w) along `steps`, those of the grid from t_m down.
+
+    Each step draws its own `noise`, ascending in t, and its x_t is made from that alone: so the steps above
+    t_m need not be run, and each row is at once the row of the unmodulated replay, whose outputs of the
+    `recorded` layers are kept. Yields after each U-Net row.
+    """
+    inverted, x_prev = [], x_0  # the last step leads to the clean latents themselves
+    for step in reversed(steps):
+        x_t = step.add_noise(x_0, noise())
+        with record(unet, {*recorded, feature}) as outputs:
+            mean = step.mean(x_t, predict(unet, x_t, step.t, prompt))
+        if not inverted:
+            queries = outputs[feature]
+        inverted.append(InvertedStep(step, x_prev - mean, {name: outputs[name] for name in recorded}))
+        x_prev = x_t
+        yield 1
+    return Inversion(x_prev, tuple(reversed(inverted)), queries)

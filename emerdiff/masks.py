@@ -1,0 +1,55 @@
+"""From modulated latents to pixel labels (paper, section 3.3), and the naive baseline."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+
+def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
+    """Blur (b, c, H, W) with a kernel of radius ceil(sigma), edges reflected; 0.8 is the notebook's 3x3 filter."""
+    if sigma == 0:
+        return x
+    radius = math.ceil(sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1)
+    x = F.pad(x, (radius,) * 4, mode="reflect")
+    x = F.conv2d(x, kernel[..., None, :], groups=x.shape[1])
+    return F.conv2d(x, kernel[..., None], groups=x.shape[1])
+
+
+def difference(minus: Tensor, plus: Tensor, smoothing: float) -> Tensor:
+    """d_i = |G(I+) - G(I-)| over RGB, for (b, 3, H, W) in [-1, 1] -> (b, H, W). G is linear, so it runs once."""
+    return gaussian_blur(plus - minus, smoothing).norm(dim=1)
+
+
+def label(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and confidence of each pixel from difference maps (k, H, W).
+
+    The label, int32, is the cluster of the largest difference; the confidence, float32 in [0, 1], is how
+    far the second largest falls short of it, as a share of it (0 where all differences are 0).
+    """
+    labels = differences.argmax(0).astype(np.int32)
+    second, best = np.partition(differences, -2, axis=0)[-2:]
+    confidence = np.divide(best - second, best, out=np.zeros_like(best), where=best > 0)
+    return labels, confidence
+
+
+def label_at(differences: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (height, width) at another `size` (width, height): each difference map is resized, then compared."""
+    labels = np.zeros(size[::-1], np.int32)
+    best = np.full(size[::-1], -np.inf, np.float32)
+    for i, d in enumerate(differences):
+        resized = np.asarray(Image.fromarray(d).resize(size, Image.Resampling.BILINEAR))
+        np.copyto(labels, i, where=resized > best)
+        np.maximum(best, resized, out=best)
+    return labels
+
+
+def upsample_naive(coarse_labels: np.ndarray, num_segments: int, size: tuple[int, int]) -> np.ndarray:
+    """The paper's baseline: one-hot labels (h, w), bilinear to (H, W) = `size`, argmax; int32."""
+    one_hot = F.one_hot(torch.from_numpy(coarse_labels).long(), num_segments).permute(2, 0, 1)[None].float()
+    return F.interpolate(one_hot, size=size, mode="bilinear")[0].argmax(0).numpy().astype(np.int32)

@@ -1,0 +1,5 @@
+"""The miniature: a small latent diffusion model with Stable Diffusion's topology, and the world it was trained on."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"  # diffusers layout; loaded like any other checkpoint

@@ -1,0 +1,354 @@
+"""Train the miniature from nothing: `python -m emerdiff.miniature.train --out runs/miniature --minutes 24`.
+
+Scenes are drawn by worker processes for as long as training lasts, each seen first by the autoencoder,
+then, as latents that stay on the device, by the denoiser:
+
+1. `autoencoder` (18 % of the time), on crops: L1 on pixels and on their differences, a little KL.
+2. `denoiser`, on crops of half the side of the latents (to 55 %): cheap, so many samples.
+3. `denoiser`, on whole latents (the rest), with Stable Diffusion's noise schedule and loss.
+
+A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
+the averaged weights in half precision, is written to OUT/pipeline.
+"""
+
+import argparse
+import copy
+import functools
+import logging
+import math
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from ..pipeline import EmerDiffPipeline
+from . import model
+from .leaves import draw_leaves
+from .scenes import draw_scene
+
+FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
+LEAVES_SHARE = 0.15  # of the pictures
+DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
+AUTOENCODER_ENDS, CROPS_END = 0.18, 0.55  # as shares of the time
+
+log = logging.getLogger("emerdiff.miniature.train")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What fits the device."""
+
+    side: int  # of the pictures
+    autoencoder_crop: int  # side in pixels
+    autoencoder_batch: int
+    crop_batch: int
+    batch: int
+    pictures: int  # kept as pixels while the autoencoder trains
+    latents: int  # kept for the denoiser; once there are so many, no more scenes are drawn
+    workers: int
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Sizes":
+        cores = os.cpu_count() or 2
+        if device.type == "cuda":
+            return cls(512, 256, 48, 256, 128, pictures=30_000, latents=400_000, workers=max(1, cores - 2))
+        return cls(256, 64, 16, 32, 16, pictures=4_000, latents=20_000, workers=1)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def draw(seed: int, side: int) -> tuple[np.ndarray, str]:
+    """Picture (side, side, 3) uint8 and caption of a training seed."""
+    if np.random.default_rng([seed, 0]).random() < LEAVES_SHARE:
+        return draw_leaves(seed, side)
+    scene = draw_scene(seed, side)
+    return scene.image, scene.caption
+
+
+class Stream:
+    """Pictures drawn ahead by worker processes, at most `ahead` of them waiting.
+
+    The workers are forked: make the stream before anything touches a GPU.
+    """
+
+    def __init__(self, first_seed: int, side: int, workers: int, ahead: int = 512) -> None:
+        self.next_seed, self._closed = first_seed, False
+        self._room = threading.Semaphore(ahead)
+        self._drawn: queue.Queue[tuple[np.ndarray, str]] = queue.Queue()
+        self._pool = multiprocessing.get_context("fork").Pool(workers, os.nice, (10,))
+        threading.Thread(target=self._run, args=(side,), daemon=True).start()
+
+    def _seeds(self) -> Iterator[int]:
+        while self._room.acquire() and not self._closed:
+            self.next_seed += 1
+            yield self.next_seed - 1
+
+    def _run(self, side: int) -> None:
+        for drawn in self._pool.imap_unordered(functools.partial(draw, side=side), self._seeds()):
+            self._drawn.put(drawn)
+
+    def take(self, at_most: int, at_least: int) -> list[tuple[np.ndarray, str]]:
+        """The pictures that are ready, waiting only for the first `at_least`."""
+        taken: list[tuple[np.ndarray, str]] = []
+        while len(taken) < max(at_most, at_least) and (len(taken) < at_least or not self._drawn.empty()):
+            taken.append(self._drawn.get())
+            self._room.release()
+        return taken
+
+    def close(self) -> None:
+        self._closed = True
+        self._room.release()  # the pool would wait for the seeds' end
+        self._pool.terminate()
+
+
+class Ring:
+    """Rows of fixed shape in preallocated tensors on one device; the oldest are overwritten."""
+
+    def __init__(self, rows: int, device: torch.device, *shapes: tuple[tuple[int, ...], torch.dtype]) -> None:
+        self.tensors = [torch.zeros(rows, *shape, dtype=dtype, device=device) for shape, dtype in shapes]
+        self.rows, self.written = rows, 0
+
+    def __len__(self) -> int:
+        return min(self.written, self.rows)
+
+    def add(self, *values: Tensor) -> None:
+        at = (torch.arange(len(values[0])) + self.written) % self.rows
+        for tensor, value in zip(self.tensors, values, strict=True):
+            tensor[at.to(tensor.device)] = value.to(tensor.device, tensor.dtype)
+        self.written += len(values[0])
+
+    def sample(self, count: int) -> list[Tensor]:
+        at = torch.randint(len(self), (count,), device=self.tensors[0].device)
+        return [tensor[at] for tensor in self.tensors]
+
+
+def random_crops(x: Tensor, side: int) -> Tensor:
+    """One random square crop for the whole batch: (b, c, H, W) -> (b, c, side, side)."""
+    top, left = (int(torch.randint(size - side + 1, ())) for size in x.shape[-2:])
+    return x[..., top : top + side, left : left + side]
+
+
+# ---------------------------------------------------------------- the run
+
+
+class Run:
+    """Everything that training changes: what a checkpoint holds."""
+
+    def __init__(self, out: Path, device: torch.device, minutes: float, side: int) -> None:
+        torch.manual_seed(0)
+        self.out, self.device, self.minutes = out, device, minutes
+        self.started = time.monotonic()
+        self.seconds_before, self.step, self.encoded = 0.0, 0, False
+        self.tokenizer = model.new_tokenizer(draw_scene(FIRST_SEED + i, 64).caption for i in range(1000))
+        self.scheduler = model.new_scheduler()
+        self.vae = model.new_vae(side).to(device, memory_format=torch.channels_last)
+        self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
+        self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
+        self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
+        self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
+        self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+        self.vae_average = EMAModel(self.vae.parameters(), decay=0.998, foreach=True)
+        self.average = EMAModel(self.denoiser.parameters(), decay=0.999, foreach=True)
+        names = ("vae", "denoiser", "vae_optimizer", "optimizer", "vae_average", "average")
+        self.parts = {name: getattr(self, name) for name in names}
+
+    @property
+    def share(self) -> float:
+        """Share of the time that has passed: 0 to 1, then beyond."""
+        return (self.seconds_before + time.monotonic() - self.started) / (60 * self.minutes)
+
+    def save(self, next_seed: int) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"seconds": self.share * 60 * self.minutes, "step": self.step, "next_seed": next_seed}
+        state |= {"encoded": self.encoded, "scaling_factor": self.vae.config.scaling_factor}
+        torch.save(state, self.out / "checkpoint.tmp")
+        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
+
+    def resume(self, checkpoint: Path) -> None:
+        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.vae.register_to_config(scaling_factor=state["scaling_factor"])
+        self.seconds_before, self.step, self.encoded = state["seconds"], state["step"], state["encoded"]
+        log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
+
+    def tokens(self, captions: list[str]) -> Tensor:  # (n, 77) int64
+        return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def compiled(self, function):
+        return torch.compile(function, dynamic=False) if self.device.type == "cuda" else function
+
+    def export(self) -> None:
+        """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
+        self.average.store(self.denoiser.parameters())
+        self.average.copy_to(self.denoiser.parameters())
+        parts = {name: copy.deepcopy(getattr(self, name)).half() for name in ("unet", "vae", "text_encoder")}
+        self.average.restore(self.denoiser.parameters())
+        pipeline = EmerDiffPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler)
+        pipeline.save_pretrained(self.out / "pipeline", max_shard_size="9MB")
+
+
+def optimize(optimizer: torch.optim.Optimizer, rate: float, average: EMAModel, loss: Tensor) -> None:
+    parameters = optimizer.param_groups[0]["params"]
+    optimizer.param_groups[0]["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    average.step(parameters)
+
+
+def annealed(share: float, begin: float, end: float) -> float:
+    """Factor of the learning rate in a stage: 2 % warm-up, then half a cosine to 0.01."""
+    done = min(max((share - begin) / (end - begin), 0), 1)
+    return min(1, done / 0.02 + 0.01) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+
+class Report:
+    """A log line every 20 seconds and a checkpoint every four minutes."""
+
+    def __init__(self, run: Run, stage: str) -> None:
+        self.run, self.stage, self.losses, self.samples = run, stage, [], 0
+        self.told = self.saved = time.monotonic()
+
+    def __call__(self, loss: Tensor, samples: int, pool: int, next_seed: int) -> None:
+        self.run.step += 1
+        self.samples += samples
+        self.losses.append(loss.detach())
+        now = time.monotonic()
+        if now - self.told > 20:
+            mean, speed = torch.stack(self.losses).mean().item(), self.samples / (now - self.told)
+            line = "%s: %.1f %% of the time, step %d, loss %.4f, %.0f samples/s, %d scenes kept, %d drawn"
+            drawn = next_seed - FIRST_SEED
+            log.info(line, self.stage, 100 * self.run.share, self.run.step, mean, speed, pool, drawn)
+            self.told, self.losses, self.samples = now, [], 0
+        if now - self.saved > 240:
+            self.run.save(next_seed)
+            self.run.export()
+            self.saved = now
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def to_pixels(pictures: Tensor) -> Tensor:
+    """(b, H, W, 3) uint8 -> (b, 3, H, W) float in [-1, 1]."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Ring:
+    """Trains until its share of the time is up; returns the pictures and tokens that it saw."""
+    seen = Ring(sizes.pictures, run.device, ((sizes.side, sizes.side, 3), torch.uint8), ((model.TEXT_LENGTH,), torch.int32))
+    report = Report(run, "autoencoder")
+
+    def loss_of(x: Tensor) -> Tensor:
+        with run.autocast():
+            posterior = run.vae.encode(x).latent_dist
+            y = run.vae.decode(posterior.sample()).sample.float()
+        edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (2, 3))
+        return F.l1_loss(y, x) + edges + 1e-4 * posterior.kl().mean() / posterior.mean[0].numel()
+
+    loss_of = run.compiled(loss_of)
+    while run.share < AUTOENCODER_ENDS:
+        if drawn := stream.take(sizes.autoencoder_batch, at_least=sizes.autoencoder_batch - len(seen)):
+            pictures, captions = zip(*drawn, strict=True)
+            seen.add(torch.from_numpy(np.stack(pictures)), run.tokens(captions))
+        x = random_crops(to_pixels(seen.sample(sizes.autoencoder_batch)[0]), sizes.autoencoder_crop)
+        loss = loss_of(x.contiguous(memory_format=torch.channels_last))
+        optimize(run.vae_optimizer, 2e-3 * annealed(run.share, 0, AUTOENCODER_ENDS), run.vae_average, loss)
+        report(loss, len(x), len(seen), stream.next_seed)
+    return seen
+
+
+@torch.no_grad()
+def encode(run: Run, pictures: Tensor) -> Tensor:
+    """(b, H, W, 3) uint8 -> (b, 4, H/8, W/8): posterior means, not scaled."""
+    with run.autocast():
+        x = to_pixels(pictures.to(run.device)).contiguous(memory_format=torch.channels_last)
+        return run.vae.encode(x).latent_dist.mean.float()
+
+
+def finish_autoencoder(run: Run, seen: Ring, kept: Ring) -> None:
+    """Freeze the averaged weights, choose the scaling factor, turn the pictures seen into latents."""
+    run.vae_average.copy_to(run.vae.parameters())
+    run.vae.requires_grad_(False)
+    latents = torch.cat([encode(run, pictures) for pictures in seen.tensors[0][: len(seen)].split(32)])
+    run.vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    log.info("autoencoder done: scaling factor %.5f", run.vae.config.scaling_factor)
+    kept.add(latents * run.vae.config.scaling_factor, seen.tensors[1][: len(seen)])
+    run.encoded = True
+
+
+def train_denoiser(run: Run, stream: Stream, kept: Ring, *, side: int, batch: int, until: float) -> None:
+    """Noise prediction (SD's loss) on random `side` x `side` crops of the latents, for `until` of the time."""
+    report = Report(run, f"denoiser at {side}")
+    unet, empty = run.compiled(run.unet), run.tokens([""])[0].to(run.device)
+    while run.share < until:
+        room = kept.rows - len(kept)
+        if drawn := stream.take(min(batch, room), at_least=min(4 * batch - len(kept), room)):
+            pictures, captions = zip(*drawn, strict=True)
+            latents = encode(run, torch.from_numpy(np.stack(pictures))) * run.vae.config.scaling_factor
+            kept.add(latents, run.tokens(captions))
+        x_0, tokens = kept.sample(batch)
+        x_0 = random_crops(x_0, side).float().contiguous(memory_format=torch.channels_last)
+        dropped = torch.rand(batch, 1, device=run.device) < DROPPED_CAPTIONS
+        eps, t = torch.randn_like(x_0), torch.randint(1000, (batch,), device=run.device)
+        with run.autocast():
+            text = run.text_encoder(torch.where(dropped, empty, tokens.long())).last_hidden_state
+            predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
+        loss = F.mse_loss(predicted.float(), eps)
+        optimize(run.optimizer, 8e-4 * annealed(run.share, AUTOENCODER_ENDS, 1), run.average, loss)
+        report(loss, batch, len(kept), stream.next_seed)
+
+
+def train(out: Path, device: torch.device, minutes: float) -> None:
+    """Train, or go on training, for `minutes` in all; the result is OUT/pipeline."""
+    out.mkdir(parents=True, exist_ok=True)
+    sizes, checkpoint = Sizes.of(device), out / "checkpoint.pt"
+    resumed = checkpoint.exists()
+    seed = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else FIRST_SEED
+    stream = Stream(seed, sizes.side, sizes.workers)
+    run = Run(out, device, minutes, sizes.side)
+    if resumed:
+        run.resume(checkpoint)
+    latent = sizes.side // 8
+    kept = Ring(sizes.latents, device, ((4, latent, latent), torch.float16), ((model.TEXT_LENGTH,), torch.int32))
+    if not run.encoded:
+        finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
+    run.vae.requires_grad_(False)
+    train_denoiser(run, stream, kept, side=latent // 2, batch=sizes.crop_batch, until=CROPS_END)
+    train_denoiser(run, stream, kept, side=latent, batch=sizes.batch, until=1)
+    run.save(stream.next_seed)
+    run.export()
+    stream.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m emerdiff.miniature.train", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
+    parser.add_argument("--minutes", type=float, default=24, help="time in all, earlier runs included")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    if arguments.minutes < 3:
+        parser.error("--minutes must be at least 3, for each stage to see some scenes")
+    torch.set_float32_matmul_precision("high")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    train(arguments.out, torch.device(arguments.device), arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Modulated denoising: the replay with one segment pushed up or down (paper, section 3.2)."""
+
+from collections.abc import Generator
+from contextlib import ExitStack
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from .hooks import edit, widen
+from .inversion import InvertedStep, Inversion, predict
+from .layers import Layers
+
+
+@torch.inference_mode()
+def replay(
+    unet: UNet2DConditionModel,
+    inversion: Inversion,
+    prompt: Tensor,
+    offsets: Tensor,
+    layers: Layers,
+    *,
+    attention_injection: bool,
+) -> Generator[int, None, Tensor]:
+    """Denoise from x_{t_m} with the output of the modulated layer changed by `offsets` (rows, cells).
+
+    The offset of a cell is added on every channel, at the first step only. With attention injection all
+    queries and keys are those of the unmodulated replay, at every step. Returns the clean latents
+    (rows, 4, h, w); yields the rows of each U-Net call.
+    """
+    rows = len(offsets)
+    x_t = inversion.x_start
+    for inverted in inversion.steps:
+        first = inverted is inversion.steps[0]
+        if not (first and layers.differing):
+            x_t = x_t.expand(rows, -1, -1, -1)
+        with ExitStack() as stack:
+            if attention_injection:
+                stack.enter_context(_injected(unet, inverted))
+            if first:  # all rows are equal up to the modulated transformer: one row goes in, and widens there
+                stack.enter_context(edit(unet, {layers.modulation: lambda output: output + offsets[..., None]}))
+                stack.enter_context(widen(unet, layers.differing, rows))
+            prediction = predict(unet, x_t, inverted.step.t, prompt)
+        x_t = inverted.previous(x_t, prediction)
+        yield rows
+    return x_t
+
+
+def _injected(unet: UNet2DConditionModel, inverted: InvertedStep):
+    """Within the block, queries and keys are those recorded at this step."""
+
+    def inject(recorded: Tensor):
+        return lambda output: recorded.expand_as(output)
+
+    return edit(unet, {name: inject(recorded) for name, recorded in inverted.attention.items()})

@@ -1,0 +1,298 @@
+"""EmerDiff (Namekata, Sabour, Fidler and Kim, ICLR 2024, arXiv 2401.11739) as a diffusers pipeline."""
+
+import math
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import psutil
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .hooks import exclusive
+from .inversion import Inversion, Step, invert, sampling_steps
+from .layers import find_layers, native_latent_side
+from .masks import difference, label, upsample_naive
+from .modulation import replay
+from .picture import SIDE_MULTIPLE, Picture, open_picture, size_for_network, to_tensor
+from .segmentation import Segmentation
+from .segments import cluster, draw_features
+from .settings import Settings
+
+MOST_ROWS = {"cpu": 8, "cuda": 64, "mps": 8}  # of one U-Net call: more gain nothing
+ACTIVATIONS_PER_ROW = 60  # memory of one more row, in feature maps of the first level; measured 25 to 45
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: U-Net rows done, of all."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class EmerDiffPipeline(DiffusionPipeline):
+    """Segments pictures with a text-to-image latent diffusion model: no training, labels or prompt.
+
+    Made from the parts of a Stable Diffusion 1.x or 2.x checkpoint; `from_pretrained`, `.to()`,
+    `save_pretrained` and offloading are the library's. Raises `ValueError` with the reason where the U-Net is
+    not of a supported architecture. A pipeline may be used by several threads at once.
+
+        pipe = emerdiff.load("miniature")
+        segmentation = pipe("street.jpg", pipe.settings(num_segments=12))
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+    _optional_components = ["safety_checker", "feature_extractor"]
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | AutoencoderTiny,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        defaults: dict | None = None,
+        safety_checker: None = None,
+        feature_extractor: None = None,
+    ) -> None:
+        """`defaults`: settings that suit this model better than the paper's; kept in model_index.json.
+
+        The last two are parts of Stable Diffusion checkpoints that are not used: named so that they need not
+        be downloaded.
+        """
+        super().__init__()
+        self.layers = find_layers(unet)
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+        self.register_modules(safety_checker=None, feature_extractor=None)
+        self.register_to_config(defaults=defaults or {})
+        self.settings()  # defaults are checked now rather than at the first picture
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "EmerDiffPipeline":
+        """As the library's, but for safetensors only and without the safety checker."""
+        unused = {"safety_checker": None, "feature_extractor": None}
+        return super().from_pretrained(pretrained_model_name_or_path, **unused, **{"use_safetensors": True} | kwargs)
+
+    def settings(self, **changes) -> Settings:
+        """The settings that suit this model, with `changes`."""
+        return Settings(**self.config.defaults | changes)
+
+    @property
+    def native_side(self) -> int:
+        """Side in pixels of the pictures that the model was trained on."""
+        return native_latent_side(self.unet) * self.vae_scale_factor
+
+    def __call__(
+        self,
+        image: Picture,
+        settings: Settings | None = None,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        rows_per_batch: int | None = None,
+    ) -> Segmentation:
+        """Segment a picture: a path, a PIL image or an (H, W, 3) uint8 array.
+
+        `settings` default to the model's own, `pipe.settings()`. `progress` is called after each U-Net call;
+        what it raises ends the run. `rows_per_batch` limits the rows of one U-Net call; by default they
+        follow from the memory that is free. It does not change the result. Raises `ValueError` for a picture
+        that cannot be read or settings that do not fit it.
+        """
+        run = self.stream(image, settings, rows_per_batch=rows_per_batch)
+        while True:
+            try:
+                event = next(run)
+            except StopIteration as end:
+                return end.value
+            if progress:
+                progress(event)
+
+    def stream(
+        self, image: Picture, settings: Settings | None = None, *, rows_per_batch: int | None = None
+    ) -> Generator[Progress, None, Segmentation]:
+        """As calling the pipeline, but yields its progress after each U-Net call and returns the result.
+
+        Closing the generator ends the run; between calls it holds no lock and no hook.
+        """
+        original = open_picture(image)
+        settings, steps, notes = self._fit(settings or self.settings())
+        multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+        size = size_for_network(original.size, settings.image_area, keep_aspect=settings.keep_aspect, multiple=multiple)
+        picture = original.resize(size, Image.Resampling.LANCZOS)
+        grid = tuple(side // (self.vae_scale_factor * self.layers.stride) for side in reversed(size))  # (h, w)
+        k = settings.num_segments
+        if k > math.prod(grid):
+            raise ValueError(
+                f"num_segments is {k}, but this picture's low-resolution grid has only {grid[1]} x {grid[0]} = "
+                f"{math.prod(grid)} cells: choose at most that many, or a larger image_area"
+            )
+        free_draw = settings.feature_timestep == steps[-1].t  # the inversion has this very row
+        counter = _Counter(settings.feature_draws - free_draw + len(steps) + 2 * k * len(steps))
+
+        prompt = self._encode_prompt()
+        x_0 = self._encode(picture)
+        inversion: Inversion = yield from counter.count(
+            "inverting the picture",
+            invert(
+                self.unet,
+                x_0,
+                prompt,
+                steps,
+                noise=_noise_like(x_0, settings.seed),
+                recorded=self.layers.attention if settings.attention_injection else (),
+                feature=f"{self.layers.feature}.to_q",
+            ),
+        )
+        features: np.ndarray = yield from counter.count(
+            "reading features",
+            draw_features(
+                self.unet,
+                x_0,
+                prompt,
+                self._step_at(settings.feature_timestep),
+                noise=_noise_like(x_0, settings.seed),
+                layer=f"{self.layers.feature}.to_q",
+                draws=settings.feature_draws,
+                first=inversion.queries if free_draw else None,
+            ),
+        )
+        coarse = cluster(features, k, settings.kmeans_n_init)  # (cells,)
+        masks = torch.from_numpy(coarse)[None] == torch.arange(k)[:, None]  # (k, cells)
+        differences = yield from counter.count(
+            "modulating segments", self._differences(inversion, prompt, masks, settings, rows_per_batch)
+        )
+        labels, confidence = label(differences)
+        coarse = coarse.reshape(grid)
+        self.maybe_free_model_hooks()
+        return Segmentation(
+            image=np.asarray(picture),
+            labels=labels,
+            coarse_labels=coarse,
+            differences=differences,
+            naive_labels=upsample_naive(coarse, k, size[::-1]),
+            confidence=confidence,
+            original_size=original.size,
+            settings=settings,
+            model=str(self.name_or_path or "unnamed"),
+            notes=notes,
+        )
+
+    def _fit(self, settings: Settings) -> tuple[Settings, tuple[Step, ...], tuple[str, ...]]:
+        """Settings as this model can run them, the steps from t_m down, and sentences on what was changed."""
+        grid = sampling_steps(self.scheduler, settings.num_inference_steps)
+        t_m = min((step.t for step in grid), key=lambda t: abs(t - settings.modulation_timestep))
+        notes = ()
+        if t_m != settings.modulation_timestep:
+            notes = (
+                f"Modulation timestep {settings.modulation_timestep} is not on the grid of "
+                f"{settings.num_inference_steps} sampling steps; the nearest, {t_m}, was used.",
+            )
+        area = settings.image_area or self.native_side**2
+        settings = replace(settings, modulation_timestep=t_m, image_area=area)
+        return settings, tuple(step for step in grid if step.t <= t_m), notes
+
+    def _step_at(self, t: int) -> Step:
+        """A step that starts at `t`, on the grid or not: only its noise level matters."""
+        return sampling_steps(self.scheduler, self.scheduler.config.num_train_timesteps)[-1 - t]
+
+    @torch.inference_mode()
+    def _encode_prompt(self) -> Tensor:
+        """The empty prompt, padded: (1, 77, c) in the U-Net's dtype."""
+        tokens = self.tokenizer(
+            "", padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        )
+        with exclusive(self.unet):
+            hidden = self.text_encoder(tokens.input_ids.to(self._execution_device))[0]
+        return hidden.to(self.unet.dtype)
+
+    @torch.inference_mode()
+    def _encode(self, picture: Image.Image) -> Tensor:
+        """x_0 (1, 4, h, w) float32: the posterior's mean, scaled."""
+        with exclusive(self.unet):
+            encoded = self.vae.encode(to_tensor(picture).to(self._execution_device, self.vae.dtype))
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+        return latents.float() * self.vae.config.scaling_factor
+
+    @torch.inference_mode()
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Pictures (b, 3, H, W) float32, about [-1, 1]; not clamped, so that small differences survive."""
+        with exclusive(self.unet):
+            return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+
+    @torch.inference_mode()
+    def _differences(
+        self, inversion: Inversion, prompt: Tensor, masks: Tensor, settings: Settings, rows_per_batch: int | None
+    ) -> Generator[int, None, np.ndarray]:
+        """Difference maps (k, H, W) float32 of all segments; yields the rows of each U-Net call.
+
+        Works on as many segments at once as fit into memory; where they do not fit after all, on half as many.
+        """
+        differences: list[np.ndarray] = []
+        batch = max(1, (rows_per_batch or self._rows_that_fit(inversion.x_start)) // 2)
+        signs = torch.tensor([-settings.strength, settings.strength])
+        while len(differences) < len(masks):
+            chunk = masks[len(differences) : len(differences) + batch]  # (b, cells)
+            offsets = (chunk[:, None] * signs[:, None]).flatten(0, 1).to(prompt)  # (2b, cells), minus before plus
+            injection = settings.attention_injection
+            run = replay(self.unet, inversion, prompt, offsets, self.layers, attention_injection=injection)
+            rows_done = 0
+            try:
+                for rows in (results := _Results(run)):
+                    rows_done += rows
+                    yield rows
+                differences += [self._difference(pair, settings.smoothing) for pair in results.value.split(2)]
+            except Exception as error:
+                if batch == 1 or not should_reduce_batch_size(error):
+                    raise
+                batch //= 2
+                yield -rows_done  # they are run again
+        return np.stack(differences)
+
+    def _difference(self, latents: Tensor, smoothing: float) -> np.ndarray:
+        minus, plus = self._decode(latents).split(1)
+        return difference(minus, plus, smoothing)[0].cpu().numpy()
+
+    def _rows_that_fit(self, x_0: Tensor) -> int:
+        """Rows of one U-Net call for latents like `x_0` in the memory that is free now."""
+        channels = self.unet.config.block_out_channels[0]
+        bytes_per_row = ACTIVATIONS_PER_ROW * channels * x_0[0, 0].numel() * self.unet.dtype.itemsize
+        free = psutil.virtual_memory().available
+        if x_0.device.type == "cuda":
+            unused = torch.cuda.memory_reserved(x_0.device) - torch.cuda.memory_allocated(x_0.device)
+            free = torch.cuda.mem_get_info(x_0.device)[0] + unused
+        return max(2, min(MOST_ROWS.get(x_0.device.type, 8), int(0.7 * free / bytes_per_row)))
+
+
+class _Results:
+    """Iterates over a generator and keeps what it returns in `value`."""
+
+    def __init__(self, run: Generator) -> None:
+        self.run, self.value = run, None
+
+    def __iter__(self) -> Iterator:
+        self.value = yield from self.run
+
+
+class _Counter:
+    """Turns the rows that the stages of a run yield into its progress."""
+
+    def __init__(self, total: int) -> None:
+        self.done, self.total = 0, total
+
+    def count(self, stage: str, run: Generator[int, None, object]) -> Generator[Progress, None, object]:
+        for rows in (results := _Results(run)):
+            self.done += rows
+            yield Progress(stage, self.done, self.total)
+        return results.value
+
+
+def _noise_like(x_0: Tensor, seed: int) -> Callable[[], Tensor]:
+    """Successive draws of noise in the shape of `x_0`: on the CPU, so that they do not depend on the device."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(x_0.shape, generator=generator).to(x_0.device)

@@ -1,0 +1,74 @@
+"""What a run returns."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .masks import label_at
+from .settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The segments of one picture. H x W is the size the network saw, h x w its low-resolution grid.
+
+    Segment i has the same number in every array; a segment may have no pixels in `labels`.
+    """
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB: the picture as the network saw it."""
+    labels: np.ndarray
+    """(H, W) int32 in 0..k-1: EmerDiff's segment of each pixel."""
+    coarse_labels: np.ndarray
+    """(h, w) int32: the k-means cluster of each grid cell."""
+    differences: np.ndarray
+    """(k, H, W) float32 >= 0: how much each pixel changes between the two modulations of each segment."""
+    naive_labels: np.ndarray
+    """(H, W) int32: the coarse labels upsampled, the paper's baseline."""
+    confidence: np.ndarray
+    """(H, W) float32 in [0, 1]: by what share of the largest difference the second largest falls short of it."""
+    original_size: tuple[int, int]
+    """(width, height) of the picture that was handed in."""
+    settings: Settings
+    """As used: timesteps on the grid, `image_area` filled in."""
+    model: str
+    """The checkpoint's name or folder."""
+    notes: tuple[str, ...] = ()
+    """What was changed in the settings, and why, as sentences."""
+
+    @property
+    def labels_at_original_size(self) -> np.ndarray:
+        """(height, width) int32: labels of the picture that was handed in, from resized difference maps."""
+        return label_at(self.differences, self.original_size)
+
+    @property
+    def changed(self) -> float:
+        """Share of the pixels, 0 to 1, whose segment differs from naive upsampling's."""
+        return float((self.labels != self.naive_labels).mean())
+
+    def summary(self) -> dict:
+        """Settings and segments as plain values, for JSON."""
+        shares, naive_shares, cells = (
+            np.bincount(labels.ravel(), minlength=self.settings.num_segments) / labels.size
+            for labels in (self.labels, self.naive_labels, self.coarse_labels)
+        )
+        segments = [
+            {
+                "segment": i,
+                "share": round(float(shares[i]), 6),
+                "naive_share": round(float(naive_shares[i]), 6),
+                "cells": round(cells[i] * self.coarse_labels.size),
+                "mean_confidence": round(float(self.confidence[self.labels == i].mean()), 4) if shares[i] else None,
+            }
+            for i in range(self.settings.num_segments)
+        ]
+        return {
+            "model": self.model,
+            "settings": asdict(self.settings),
+            "notes": list(self.notes),
+            "original_size": list(self.original_size),
+            "size": list(self.labels.shape[::-1]),
+            "grid": list(self.coarse_labels.shape[::-1]),
+            "differs_from_naive": round(self.changed, 6),
+            "segments": segments,
+        }

@@ -1,0 +1,70 @@
+"""What a run can be told, with the paper's values as defaults."""
+
+import math
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+
+
+def _bounded(default, low: float, high: float):
+    return field(default=default, metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run. Every field is checked; a bad one raises `ValueError` with the allowed range.
+
+    Defaults are the paper's (arXiv 2401.11739) or, where it is silent, its authors' notebook's. A model may
+    have defaults of its own: `pipe.settings(num_segments=12)` starts from those.
+    """
+
+    num_segments: int = _bounded(20, 2, 256)
+    """k, the number of clusters; at most the number of cells of the low-resolution grid."""
+    feature_timestep: int = _bounded(1, 0, 999)
+    """t_f, where the features are read. Need not lie on the sampling grid."""
+    feature_draws: int = _bounded(1, 1, 1000)
+    """Independent noise draws whose features are averaged (the notebook uses 100). The first is free at t_f = 1."""
+    modulation_timestep: int = _bounded(281, 0, 999)
+    """t_m, where the network is perturbed; snapped to the nearest timestep of the sampling grid."""
+    strength: float = _bounded(10.0, 0, 1000)
+    """The paper's lambda: the size of the offset."""
+    smoothing: float = _bounded(0.8, 0, 20)
+    """Sigma of the Gaussian blur before differences are taken, in pixels of the picture the network sees."""
+    num_inference_steps: int = _bounded(50, 2, 1000)
+    """Steps of the whole sampling grid, of which those from t_m down are run."""
+    kmeans_n_init: int | str = _bounded(100, 1, 1000)
+    """Restarts of k-means, the notebook's 100; "auto" is scikit-learn's choice."""
+    image_area: int | None = _bounded(None, 64 * 64, 4096 * 4096)
+    """Pixels of the picture the network sees, about; None: the model's native side squared."""
+    keep_aspect: bool = True
+    """Keep the aspect ratio (sides become multiples of 64), or squash the picture into a square."""
+    attention_injection: bool = True
+    """Replay with the queries and keys of the unmodulated replay; without it fine structure is lost."""
+    seed: int = _bounded(42, 0, 2**63 - 1)
+    """Seed of the noise."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+
+    @classmethod
+    def range_of(cls, name: str) -> tuple[float, float]:
+        """The smallest and largest value that a numeric field allows."""
+        return cls.__dataclass_fields__[name].metadata["range"]
+
+
+def _checked(f, value):
+    """The value as the field's plain Python type, or ValueError."""
+    if f.type is bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError(f"{f.name} must be True or False, not {value!r}")
+    if (f.name == "image_area" and value is None) or (f.name == "kmeans_n_init" and value == "auto"):
+        return value
+    low, high = f.metadata["range"]
+    kind, plain, noun = (Real, float, "number") if f.type is float else (Integral, int, "whole number")
+    also = {"image_area": " or None", "kmeans_n_init": ' or "auto"'}.get(f.name, "")
+    whole = isinstance(value, Real) and math.isfinite(value) and value == int(value)
+    valid = isinstance(value, kind) or (kind is Integral and whole)  # 20.0 is 20, as JSON and sliders send it
+    if not valid or isinstance(value, bool) or not low <= value <= high:  # NaN fails the comparison
+        raise ValueError(f"{f.name} must be a {noun} from {low} to {high}{also}, not {value!r}")
+    return plain(value)

@@ -1,0 +1,88 @@
+"""Small random pipelines of the real classes: Stable Diffusion 1.x and 2.x in shape, in size 64x64 pictures."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
+
+import emerdiff
+from emerdiff.miniature.model import new_tokenizer
+from emerdiff.miniature.scenes import draw_scene
+
+
+def small_parts(version: int = 1, **unet_changes) -> dict:
+    """Parts of a random Stable Diffusion in miniature: 3 levels, latents half the picture's side."""
+    torch.manual_seed(0)
+    tokenizer = new_tokenizer(["a red house", "two cars on a street"])
+    text_config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4
+    )
+    unet_config = {
+        "sample_size": 32,
+        "layers_per_block": 2,
+        "block_out_channels": (32, 32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 32,
+        "attention_head_dim": 4 if version == 1 else (2, 2, 4),
+        "use_linear_projection": version == 2,
+    }
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+    )
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    scheduler = PNDMScheduler(skip_prk_steps=True, **schedule)  # what the 1.5 checkpoint comes with
+    if version == 2:
+        scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, **schedule)
+    return {
+        "vae": vae.eval(),
+        "text_encoder": CLIPTextModel(text_config).eval(),
+        "tokenizer": tokenizer,
+        "unet": UNet2DConditionModel(**unet_config | unet_changes).eval(),
+        "scheduler": scheduler,
+    }
+
+
+def save_as_stable_diffusion(folder, parts: dict, **kwargs):
+    pipeline = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipeline.save_pretrained(folder, **kwargs)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A folder that Stable Diffusion's own pipeline saved."""
+    return save_as_stable_diffusion(tmp_path_factory.mktemp("sd"), small_parts())
+
+
+@pytest.fixture(scope="session")
+def small(checkpoint):
+    return emerdiff.load(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def small_v2(tmp_path_factory):
+    """Like Stable Diffusion 2: linear projections, heads by level; and it predicts the velocity."""
+    folder = save_as_stable_diffusion(tmp_path_factory.mktemp("sd2"), small_parts(version=2))
+    return emerdiff.load(folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def miniature():
+    return emerdiff.load("miniature", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """A picture that is not square: 192 x 128 pixels of a drawn scene."""
+    return Image.fromarray(np.ascontiguousarray(draw_scene(3, 192).image[32:160]))
