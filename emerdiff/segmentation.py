@@ -38,8 +38,12 @@ class Segmentation:
 
     @property
     def labels_at_original_size(self) -> np.ndarray:
-        """(height, width) int32: labels of the picture that was handed in, from resized difference maps."""
-        return label_at(self.differences, self.original_size)
+        """(height, width) int32: labels of the picture that was handed in."""
+        return self.labels_at(self.original_size)
+
+    def labels_at(self, size: tuple[int, int]) -> np.ndarray:
+        """Labels (height, width) int32 at any `size` (width, height), from resized difference maps."""
+        return label_at(self.differences, size)
 
     @property
     def changed(self) -> float:

@@ -62,7 +62,7 @@ class Sizes:
         cores = os.cpu_count() or 2
         if device.type == "cuda":
             return cls(512, 256, 48, 256, 128, pictures=30_000, latents=400_000, workers=max(1, cores - 2))
-        return cls(256, 64, 16, 32, 16, pictures=4_000, latents=20_000, workers=1)
+        return cls(256, 64, 16, 32, 16, pictures=3_000, latents=16_000, workers=1)
 
 
 # ---------------------------------------------------------------- pictures
@@ -112,25 +112,30 @@ class Stream:
         self._pool.terminate()
 
 
-class Ring:
-    """Rows of fixed shape in preallocated tensors on one device; the oldest are overwritten."""
+class Store:
+    """Rows of fixed shapes in preallocated tensors on one device, until it is full."""
 
     def __init__(self, rows: int, device: torch.device, *shapes: tuple[tuple[int, ...], torch.dtype]) -> None:
         self.tensors = [torch.zeros(rows, *shape, dtype=dtype, device=device) for shape, dtype in shapes]
-        self.rows, self.written = rows, 0
+        self.rows, self.length = rows, 0
 
     def __len__(self) -> int:
-        return min(self.written, self.rows)
+        return self.length
 
     def add(self, *values: Tensor) -> None:
-        at = (torch.arange(len(values[0])) + self.written) % self.rows
+        end = self.length + len(values[0])
         for tensor, value in zip(self.tensors, values, strict=True):
-            tensor[at.to(tensor.device)] = value.to(tensor.device, tensor.dtype)
-        self.written += len(values[0])
+            tensor[self.length : end] = value.to(tensor.device, tensor.dtype)
+        self.length = end
 
     def sample(self, count: int) -> list[Tensor]:
         at = torch.randint(len(self), (count,), device=self.tensors[0].device)
         return [tensor[at] for tensor in self.tensors]
+
+    def take(self, stream: Stream, at_most: int, *, at_least: int) -> list[tuple[np.ndarray, str]]:
+        """Pictures from `stream` that there is room for, waiting until there will be `at_least` rows in all."""
+        room = self.rows - len(self)
+        return stream.take(min(at_most, room), at_least=min(at_least - len(self), room))
 
 
 def random_crops(x: Tensor, side: int) -> Tensor:
@@ -250,9 +255,9 @@ def to_pixels(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Ring:
+def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Store:
     """Trains until its share of the time is up; returns the pictures and tokens that it saw."""
-    seen = Ring(sizes.pictures, run.device, ((sizes.side, sizes.side, 3), torch.uint8), ((model.TEXT_LENGTH,), torch.int32))
+    seen = Store(sizes.pictures, run.device, ((sizes.side, sizes.side, 3), torch.uint8), ((model.TEXT_LENGTH,), torch.int32))
     report = Report(run, "autoencoder")
 
     def loss_of(x: Tensor) -> Tensor:
@@ -264,7 +269,7 @@ def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Ring:
 
     loss_of = run.compiled(loss_of)
     while run.share < AUTOENCODER_ENDS:
-        if drawn := stream.take(sizes.autoencoder_batch, at_least=sizes.autoencoder_batch - len(seen)):
+        if drawn := seen.take(stream, sizes.autoencoder_batch, at_least=sizes.autoencoder_batch):
             pictures, captions = zip(*drawn, strict=True)
             seen.add(torch.from_numpy(np.stack(pictures)), run.tokens(captions))
         x = random_crops(to_pixels(seen.sample(sizes.autoencoder_batch)[0]), sizes.autoencoder_crop)
@@ -282,7 +287,7 @@ def encode(run: Run, pictures: Tensor) -> Tensor:
         return run.vae.encode(x).latent_dist.mean.float()
 
 
-def finish_autoencoder(run: Run, seen: Ring, kept: Ring) -> None:
+def finish_autoencoder(run: Run, seen: Store, kept: Store) -> None:
     """Freeze the averaged weights, choose the scaling factor, turn the pictures seen into latents."""
     run.vae_average.copy_to(run.vae.parameters())
     run.vae.requires_grad_(False)
@@ -293,13 +298,12 @@ def finish_autoencoder(run: Run, seen: Ring, kept: Ring) -> None:
     run.encoded = True
 
 
-def train_denoiser(run: Run, stream: Stream, kept: Ring, *, side: int, batch: int, until: float) -> None:
+def train_denoiser(run: Run, stream: Stream, kept: Store, *, side: int, batch: int, until: float) -> None:
     """Noise prediction (SD's loss) on random `side` x `side` crops of the latents, for `until` of the time."""
     report = Report(run, f"denoiser at {side}")
     unet, empty = run.compiled(run.unet), run.tokens([""])[0].to(run.device)
     while run.share < until:
-        room = kept.rows - len(kept)
-        if drawn := stream.take(min(batch, room), at_least=min(4 * batch - len(kept), room)):
+        if drawn := kept.take(stream, batch, at_least=4 * batch):
             pictures, captions = zip(*drawn, strict=True)
             latents = encode(run, torch.from_numpy(np.stack(pictures))) * run.vae.config.scaling_factor
             kept.add(latents, run.tokens(captions))
@@ -326,7 +330,7 @@ def train(out: Path, device: torch.device, minutes: float) -> None:
     if resumed:
         run.resume(checkpoint)
     latent = sizes.side // 8
-    kept = Ring(sizes.latents, device, ((4, latent, latent), torch.float16), ((model.TEXT_LENGTH,), torch.int32))
+    kept = Store(sizes.latents, device, ((4, latent, latent), torch.float16), ((model.TEXT_LENGTH,), torch.int32))
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
     run.vae.requires_grad_(False)

@@ -1,0 +1,129 @@
+"""The command line: `python -m emerdiff segment IMAGE... --out DIR` and `python -m emerdiff score`."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .drawing import indexed_png, overlay
+from .evaluation import Scorer
+from .loading import MINIATURE, load
+from .miniature.scenes import CLASSES, draw_scene
+from .pipeline import EmerDiffPipeline, Progress
+from .segmentation import Segmentation
+from .settings import Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0, or 1 where anything failed."""
+    options = _parser().parse_args(arguments)
+    try:
+        pipe = load(options.model, device=options.device)
+        chosen = {f.name: getattr(options, f.name) for f in fields(Settings) if f.name in options}
+        return options.command(pipe, pipe.settings(**chosen), options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def segment(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
+    """Segments each picture; one that fails is reported, and the others go on."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    for path, stem in zip(options.images, _stems(options.images), strict=True):
+        with tqdm(desc=path.name, unit="row", leave=False) as bar:
+            try:
+                result = pipe(path, settings, progress=lambda event, bar=bar: _show(bar, event))
+            except ValueError as error:
+                failures += 1
+                tqdm.write(f"{path}: {error}", file=sys.stderr)
+                continue
+        for note in result.notes:
+            tqdm.write(f"{path}: {note}", file=sys.stderr)
+        _write(result, options.out / stem)
+        tqdm.write(f"{path} -> {options.out / stem}_labels.png, _overlay.png, .json", file=sys.stdout)
+    return 1 if failures else 0
+
+
+def _show(bar: tqdm, event: Progress) -> None:
+    bar.total, bar.n = event.total, event.done
+    bar.refresh()
+
+
+def _stems(paths: list[Path]) -> list[str]:
+    """File names without endings, made distinct so that a.png and a.jpg do not overwrite each other."""
+    names = [path.stem for path in paths]
+    unique = [path.stem if names.count(path.stem) == 1 else path.name.replace(".", "_") for path in paths]
+    return [name if unique.count(name) == 1 else f"{i:03}_{name}" for i, name in enumerate(unique)]
+
+
+def _write(result: Segmentation, stem: Path) -> None:
+    k = result.settings.num_segments
+    indexed_png(result.labels_at_original_size, k).save(f"{stem}_labels.png")
+    Image.fromarray(overlay(result.image, result.labels, k)).save(f"{stem}_overlay.png")
+    Path(f"{stem}.json").write_text(json.dumps(result.summary(), indent=1) + "\n")
+
+
+def score(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
+    """Scores EmerDiff and naive upsampling on drawn scenes, whose truth is known."""
+    emerdiff, naive = Scorer(len(CLASSES)), Scorer(len(CLASSES))
+    for seed in tqdm(range(options.first_seed, options.first_seed + options.scenes), unit="scene", leave=False):
+        scene = draw_scene(seed, pipe.native_side)
+        result = pipe(scene.image, settings)
+        emerdiff.add(result.labels, scene.labels)
+        naive.add(result.naive_labels, scene.labels)
+    last = options.first_seed + options.scenes - 1
+    print(f"scenes {options.first_seed}..{last} at {pipe.native_side} pixels, majority assignment, {settings}")
+    print(f"{'':10}{'mIoU':>8}{'accuracy':>10}{'boundary F (2 px)':>20}")
+    for name, scorer in (("EmerDiff", emerdiff), ("naive", naive)):
+        values = asdict(scorer.scores)
+        print(f"{name:10}{values['miou']:8.1%}{values['accuracy']:10.1%}{values['boundary_f']:20.1%}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m emerdiff", description="Segment pictures with a text-to-image diffusion model.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    one = commands.add_parser("segment", help="write label PNG, overlay and JSON of each picture")
+    one.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to; made if missing")
+    one.set_defaults(command=segment)
+    two = commands.add_parser("score", help="compare with naive upsampling on drawn scenes")
+    two.add_argument("--scenes", type=int, default=40, help="how many (default 40)")
+    two.add_argument("--first-seed", type=int, default=500_000, help="of the first (default 500000); training uses 1000000 on")
+    two.set_defaults(command=score)
+    for command in (one, two):
+        command.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
+        command.add_argument("--device", help="cuda, mps or cpu; by default the first there is")
+        _add_settings(command.add_argument_group("settings (defaults: the model's own)"))
+    return parser
+
+
+def _add_settings(group) -> None:
+    """An option for each field of `Settings`; the class itself checks the values."""
+    for f in fields(Settings):
+        flag = "--" + f.name.replace("_", "-")
+        if f.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
+        else:
+            low, high = Settings.range_of(f.name)
+            group.add_argument(flag, type=_number, default=argparse.SUPPRESS, metavar="N", help=f"{low} to {high}")
+
+
+def _number(text: str) -> int | float | str:
+    """An int where it is one, else a float; else the text itself, which `Settings` judges."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

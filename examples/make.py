@@ -1,0 +1,79 @@
+"""Draw the example scenes, segment them, and store what the page shows of them: `python examples/make.py`.
+
+For each example: NAME.jpg, its NAME_truth.png (classes), and NAME_labels.png, NAME_naive.png and NAME_coarse.png
+(segments), all as indexed pictures; examples.json holds the settings and segments. Also draws figure.png for the
+README. Run it again whenever the weights, the scenes or the method change.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import emerdiff
+from emerdiff.drawing import indexed_png, overlay
+from emerdiff.masks import upsample_naive
+from emerdiff.miniature.scenes import CLASSES, draw_scene
+
+SIDE = 512  # pixels of the stored pictures
+SCENES = (  # name, title, seed, kind of scene, k
+    ("street", "A street", 11, "street", 14),
+    ("shore", "A shore", 3, "shore", 10),
+    ("village", "A village", 5, "village", 14),
+    ("pasture", "A pasture", 8, "pasture", 12),
+    ("house", "A house", 2, "house", 12),
+    ("car", "A car", 4, "car", 12),
+    ("person", "People", 6, "person", 12),
+    ("mountains", "Mountains", 9, "mountains", 10),
+)
+
+
+def main() -> None:
+    pipe = emerdiff.load("miniature")
+    entries, rows = [], []
+    for name, title, seed, kind, k in SCENES:
+        scene = draw_scene(seed, SIDE, kind)
+        Image.fromarray(scene.image).save(HERE / f"{name}.jpg", quality=90)
+        result = pipe(HERE / f"{name}.jpg", pipe.settings(num_segments=k))
+        naive = upsample_naive(result.coarse_labels, k, (SIDE, SIDE))
+        labels = result.labels_at_original_size
+        for what, values, count in (
+            ("truth", scene.labels, len(CLASSES)),
+            ("labels", labels, k),
+            ("naive", naive, k),
+            ("coarse", result.coarse_labels, k),
+        ):
+            indexed_png(values, count).save(HERE / f"{name}_{what}.png", optimize=True)
+        entries.append(
+            {"name": name, "title": title, "seed": seed, "kind": kind, "caption": scene.caption, "summary": result.summary()}
+        )
+        rows.append((scene.image, naive, labels, k))
+        print(f"{name}: {result.changed:.0%} of the pixels differ from naive upsampling")
+    (HERE / "examples.json").write_text(json.dumps(entries, indent=1) + "\n")
+    figure(rows[:4])
+
+
+def figure(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> None:
+    """figure.png: picture, naive upsampling and EmerDiff, a column each."""
+    plot, axes = plt.subplots(3, len(rows), figsize=(2.6 * len(rows), 7.9))
+    for column, (image, naive, labels, k) in enumerate(rows):
+        pictures = (("Picture", image), ("Naive upsampling", overlay(image, naive, k)), ("EmerDiff", overlay(image, labels, k)))
+        for axis, (title, picture) in zip(axes[:, column], pictures, strict=True):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[])
+            axis.set_ylabel(title if column == 0 else "", fontsize=13)
+    plot.tight_layout(pad=0.4)
+    plot.savefig(HERE / "figure.png", dpi=80)
+
+
+if __name__ == "__main__":
+    main()
