@@ -122,7 +122,9 @@ def _stream(pipe, image, settings):
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
     except torch.OutOfMemoryError as error:
-        raise gr.Error("There was not enough memory for this picture. Try the miniature.", print_exception=False) from error
+        raise gr.Error(
+            "There was not enough memory for this picture. Try the miniature.", print_exception=False
+        ) from error
 
 
 @on_gpu
@@ -137,9 +139,7 @@ def run(image, model, *values):
 
 
 @on_gpu
-def segment_endpoint(
-    image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed
-):
+def segment_endpoint(image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed):
     """Segment a picture with EmerDiff.
 
     Returns the label PNG, at the size of the picture, whose palette index is the segment of each pixel; and a JSON
@@ -223,7 +223,9 @@ def stored(index: int) -> tuple:
     """What the page shows of a stored example, without running anything."""
     example = examples()[index]
     name, k = example["name"], example["summary"]["settings"]["num_segments"]
-    labels, naive, coarse = (np.asarray(Image.open(EXAMPLES / f"{name}_{what}.png")) for what in ("labels", "naive", "coarse"))
+    labels, naive, coarse = (
+        np.asarray(Image.open(EXAMPLES / f"{name}_{what}.png")) for what in ("labels", "naive", "coarse")
+    )
     shown = _shown(open_picture(EXAMPLES / f"{name}.jpg"))
     return *_pictures(shown, labels, naive, coarse, k), str(EXAMPLES / f"{name}_labels.png"), _words(example["summary"])
 
@@ -269,7 +271,9 @@ def create_demo() -> gr.Blocks:
                 strength = gr.Slider(0, 50, strength0, step=0.5, label="Perturbation strength")
                 with gr.Accordion("Advanced", open=False):
                     model = gr.Dropdown(list(MODELS), value=model0, label="Model")
-                    feature_timestep = gr.Slider(*limits("feature_timestep"), feature0, step=1, label="Feature timestep")
+                    feature_timestep = gr.Slider(
+                        *limits("feature_timestep"), feature0, step=1, label="Feature timestep"
+                    )
                     smoothing = gr.Slider(0, 5, smoothing0, step=0.1, label="Smoothing (pixels)")
                     seed = gr.Number(seed0, label="Seed", precision=0, minimum=0)
                 with gr.Row():
@@ -288,7 +292,9 @@ def create_demo() -> gr.Blocks:
                         sharp = _output(emerdiff0, "EmerDiff", "The picture under EmerDiff's segments")
                     with gr.Tab("Picture and coarse map"), gr.Row():
                         shown = _output(shown0, "Picture", "The picture alone")
-                        coarse = _output(coarse0, "Coarse map (k-means)", "The k-means segments on the low-resolution grid")
+                        coarse = _output(
+                            coarse0, "Coarse map (k-means)", "The k-means segments on the low-resolution grid"
+                        )
                 file = gr.File(file0, label="Label PNG, at the picture's size", interactive=False)
                 with gr.Accordion("What am I looking at?", open=False):
                     gr.Markdown(HELP)
@@ -302,14 +308,14 @@ def create_demo() -> gr.Blocks:
         stop.click(lambda: "Stopped.", None, status, cancels=[checked, running], queue=False, **private)
         gallery.select(choose_example, None, [*inputs, status, *outputs], queue=False, **private)
         label_file, summary = gr.File(visible=False), gr.JSON(visible=False)
-        gr.Button(visible=False).click(
-            segment_endpoint, inputs, [label_file, summary], api_name="segment", **heavy
-        )
+        gr.Button(visible=False).click(segment_endpoint, inputs, [label_file, summary], api_name="segment", **heavy)
     return demo.queue(max_size=32)
 
 
 def _output(value, label: str, alt: str) -> gr.Image:
-    return gr.Image(value, format="png", label=label, interactive=False, alt_text=alt, buttons=["download", "fullscreen"])
+    return gr.Image(
+        value, format="png", label=label, interactive=False, alt_text=alt, buttons=["download", "fullscreen"]
+    )
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -87,7 +86,9 @@ def score(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m emerdiff", description="Segment pictures with a text-to-image diffusion model.")
+    parser = argparse.ArgumentParser(
+        "python -m emerdiff", description="Segment pictures with a text-to-image diffusion model."
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     one = commands.add_parser("segment", help="write label PNG, overlay and JSON of each picture")
     one.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
@@ -95,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(command=segment)
     two = commands.add_parser("score", help="compare with naive upsampling on drawn scenes")
     two.add_argument("--scenes", type=int, default=40, help="how many (default 40)")
-    two.add_argument("--first-seed", type=int, default=500_000, help="of the first (default 500000); training uses 1000000 on")
+    two.add_argument(
+        "--first-seed", type=int, default=500_000, help="of the first (default 500000); training uses 1000000 on"
+    )
     two.set_defaults(command=score)
     for command in (one, two):
         command.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')

@@ -36,7 +36,9 @@ def mean_iou(matrix: np.ndarray) -> float:
 def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int) -> np.ndarray:
     """(4,): boundary pixels of `segments` within `tolerance` pixels of the truth's, all of them; and vice versa."""
     ours, theirs = boundaries(segments), boundaries(truth)
-    near_theirs, near_ours = (distance_transform_edt(~edges) <= tolerance if edges.any() else edges for edges in (theirs, ours))
+    near_theirs, near_ours = (
+        distance_transform_edt(~edges) <= tolerance if edges.any() else edges for edges in (theirs, ours)
+    )
     return np.array([(ours & near_theirs).sum(), ours.sum(), (theirs & near_ours).sum(), theirs.sum()])
 
 

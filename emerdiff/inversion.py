@@ -1,10 +1,10 @@
 """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al., arXiv 2304.06140), and its replay.
 
-    x_0, x_t     clean and noisy latents, (1, 4, h, w)
-    eps          the U-Net's noise prediction
-    alpha_bar    cumulative product of the schedule's alphas at t; `alpha_bar_prev` at the step after it
-    mu_t(x_t)    mean of x_{t_prev} given x_t
-    z_t          the noise map that leads from x_t to x_{t_prev}; kept as the residual sqrt(var_t) z_t
+x_0, x_t     clean and noisy latents, (1, 4, h, w)
+eps          the U-Net's noise prediction
+alpha_bar    cumulative product of the schedule's alphas at t; `alpha_bar_prev` at the step after it
+mu_t(x_t)    mean of x_{t_prev} given x_t
+z_t          the noise map that leads from x_t to x_{t_prev}; kept as the residual sqrt(var_t) z_t
 """
 
 import math
@@ -48,7 +48,9 @@ class Step:
 
 def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple[Step, ...]:
     """The DDIM sampling grid of a checkpoint, descending in t: 981, 961, ..., 1 for Stable Diffusion and 50 steps."""
-    ddim = DDIMScheduler.from_config(scheduler.config)  # checkpoints come with other schedulers; this one is ours to set
+    ddim = DDIMScheduler.from_config(
+        scheduler.config
+    )  # checkpoints come with other schedulers; this one is ours to set
     train_steps = ddim.config.num_train_timesteps
     if num_inference_steps > train_steps:
         raise ValueError(f"num_inference_steps must be at most {train_steps} for this model, not {num_inference_steps}")

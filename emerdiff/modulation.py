@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from .hooks import edit, widen
-from .inversion import InvertedStep, Inversion, predict
+from .inversion import Inversion, InvertedStep, predict
 from .layers import Layers
 
 

@@ -25,7 +25,11 @@ def open_picture(source: Picture) -> Image.Image:
     if isinstance(source, Image.Image):
         return _upright_rgb(source)
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (3, 4)):
+        if (
+            source.dtype != np.uint8
+            or source.ndim not in (2, 3)
+            or (source.ndim == 3 and source.shape[2] not in (3, 4))
+        ):
             raise ValueError(f"an array must be (H, W, 3) uint8, not {source.shape} {source.dtype}")
         return _upright_rgb(Image.fromarray(source))
     try:
@@ -40,7 +44,8 @@ def open_picture(source: Picture) -> Image.Image:
 
 
 def _size_message(what: str) -> str:
-    return f"a picture needs at least {SHORTEST_SIDE} pixels a side and at most {LARGEST_AREA / 1e6:.0f} million in all: {what}"
+    limits = f"at least {SHORTEST_SIDE} pixels a side and at most {LARGEST_AREA / 1e6:.0f} million in all"
+    return f"a picture needs {limits}: {what}"
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent))  # run from a clone, not installed
 
 import emerdiff
 from emerdiff.drawing import indexed_png, overlay
@@ -54,7 +54,14 @@ def main() -> None:
         ):
             indexed_png(values, count).save(HERE / f"{name}_{what}.png", optimize=True)
         entries.append(
-            {"name": name, "title": title, "seed": seed, "kind": kind, "caption": scene.caption, "summary": result.summary()}
+            {
+                "name": name,
+                "title": title,
+                "seed": seed,
+                "kind": kind,
+                "caption": scene.caption,
+                "summary": result.summary(),
+            }
         )
         rows.append((scene.image, naive, labels, k))
         print(f"{name}: {result.changed:.0%} of the pixels differ from naive upsampling")
@@ -66,7 +73,11 @@ def figure(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> None:
     """figure.png: picture, naive upsampling and EmerDiff, a column each."""
     plot, axes = plt.subplots(3, len(rows), figsize=(2.6 * len(rows), 7.9))
     for column, (image, naive, labels, k) in enumerate(rows):
-        pictures = (("Picture", image), ("Naive upsampling", overlay(image, naive, k)), ("EmerDiff", overlay(image, labels, k)))
+        pictures = (
+            ("Picture", image),
+            ("Naive upsampling", overlay(image, naive, k)),
+            ("EmerDiff", overlay(image, labels, k)),
+        )
         for axis, (title, picture) in zip(axes[:, column], pictures, strict=True):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])

@@ -1,4 +1,4 @@
-"""Small random pipelines of the real classes: Stable Diffusion 1.x and 2.x in shape, in size 64x64 pictures."""
+"""Small random pipelines of the real classes: Stable Diffusion 1.x and 2.x in shape, for 128x128 pictures or less."""
 
 import os
 
@@ -13,12 +13,13 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import emerdiff
+from emerdiff import Settings
 from emerdiff.miniature.model import new_tokenizer
 from emerdiff.miniature.scenes import draw_scene
 
 
 def small_parts(version: int = 1, **unet_changes) -> dict:
-    """Parts of a random Stable Diffusion in miniature: 3 levels, latents half the picture's side."""
+    """Parts of a random Stable Diffusion in miniature: 3 levels, latents a quarter of the picture's side."""
     torch.manual_seed(0)
     tokenizer = new_tokenizer(["a red house", "two cars on a street"])
     text_config = CLIPTextConfig(
@@ -31,14 +32,15 @@ def small_parts(version: int = 1, **unet_changes) -> dict:
         "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         "cross_attention_dim": 32,
-        "attention_head_dim": 4 if version == 1 else (2, 2, 4),
+        "attention_head_dim": 2 if version == 1 else (1, 2, 2),  # diffusers' name for the number of heads
         "use_linear_projection": version == 2,
     }
     vae = AutoencoderKL(
-        block_out_channels=(32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
         latent_channels=4,
+        norm_num_groups=8,
     )
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     scheduler = PNDMScheduler(skip_prk_steps=True, **schedule)  # what the 1.5 checkpoint comes with
@@ -54,9 +56,23 @@ def small_parts(version: int = 1, **unet_changes) -> dict:
 
 
 def save_as_stable_diffusion(folder, parts: dict, **kwargs):
-    pipeline = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipeline = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
     pipeline.save_pretrained(folder, **kwargs)
     return folder
+
+
+def quick(**changes) -> Settings:
+    """Settings for a fast run: t = 301, 201, 101 and 1 of a grid of 10 steps, on 64 x 64 pixels or about that."""
+    defaults = {
+        "num_segments": 4,
+        "num_inference_steps": 10,
+        "modulation_timestep": 301,
+        "image_area": 64 * 64,
+        "kmeans_n_init": 1,
+    }
+    return Settings(**defaults | changes)
 
 
 @pytest.fixture(scope="session")

@@ -996,7 +996,7 @@ def boat(c: Canvas, rng) -> None:
     """A sailing or a small motor boat with its reflection; about 6 m tall."""
     word, hull = stuff(rng, "hull")
     stripe = stuff(rng, "hull")[1]
-    cloth, canvas = stuff(rng, "sail")
+    _, canvas = stuff(rng, "sail")
     long, deep = rng.uniform(2.2, 3.6), rng.uniform(0.8, 1.3)
     sails = rng.random() < 0.75
     h = rng.uniform(5, 8)

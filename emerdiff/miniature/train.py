@@ -257,7 +257,9 @@ def to_pixels(pictures: Tensor) -> Tensor:
 
 def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Store:
     """Trains until its share of the time is up; returns the pictures and tokens that it saw."""
-    seen = Store(sizes.pictures, run.device, ((sizes.side, sizes.side, 3), torch.uint8), ((model.TEXT_LENGTH,), torch.int32))
+    seen = Store(
+        sizes.pictures, run.device, ((sizes.side, sizes.side, 3), torch.uint8), ((model.TEXT_LENGTH,), torch.int32)
+    )
     report = Report(run, "autoencoder")
 
     def loss_of(x: Tensor) -> Tensor:
@@ -324,7 +326,9 @@ def train(out: Path, device: torch.device, minutes: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     sizes, checkpoint = Sizes.of(device), out / "checkpoint.pt"
     resumed = checkpoint.exists()
-    seed = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else FIRST_SEED
+    seed = (
+        torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else FIRST_SEED
+    )
     stream = Stream(seed, sizes.side, sizes.workers)
     run = Run(out, device, minutes, sizes.side)
     if resumed:
