@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
-from .hooks import record
+from .hooks import exclusive, record
 
 Rows = Generator[int, None, "object"]  # yields the number of U-Net rows of each call as it is done
 
@@ -39,37 +39,53 @@ class Step:
 
     def mean(self, x_t: Tensor, prediction: Tensor) -> Tensor:
         """mu_t, from the U-Net's prediction of the noise or the velocity."""
-        eps = prediction
-        if self.prediction_type == "v_prediction":
-            eps = math.sqrt(self.alpha_bar) * prediction + math.sqrt(1 - self.alpha_bar) * x_t
-        x_0 = (x_t - math.sqrt(1 - self.alpha_bar) * eps) / math.sqrt(self.alpha_bar)
+        signal, noise = math.sqrt(self.alpha_bar), math.sqrt(1 - self.alpha_bar)
+        if self.prediction_type == "v_prediction":  # also where nothing is left of the signal
+            x_0, eps = signal * x_t - noise * prediction, signal * prediction + noise * x_t
+        else:
+            x_0, eps = (x_t - noise * prediction) / signal, prediction
         return math.sqrt(self.alpha_bar_prev) * x_0 + math.sqrt(max(1 - self.alpha_bar_prev - self.var, 0)) * eps
 
 
 def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple[Step, ...]:
     """The DDIM sampling grid of a checkpoint, descending in t: 981, 961, ..., 1 for Stable Diffusion and 50 steps."""
-    ddim = DDIMScheduler.from_config(
-        scheduler.config
-    )  # checkpoints come with other schedulers; this one is ours to set
+    ddim = _ddim(scheduler)
     train_steps = ddim.config.num_train_timesteps
     if num_inference_steps > train_steps:
         raise ValueError(f"num_inference_steps must be at most {train_steps} for this model, not {num_inference_steps}")
+    ddim.set_timesteps(num_inference_steps)
+    timesteps = [t for t in ddim.timesteps.tolist() if t < train_steps]  # as many steps plus an offset overshoot
+    alpha_bar = ddim.alphas_cumprod.double().tolist()
+    alpha_bar_prev = [*(alpha_bar[t] for t in timesteps[1:]), float(ddim.final_alpha_cumprod)]
+    return tuple(
+        Step(t, alpha_bar[t], prev, ddim.config.prediction_type)
+        for t, prev in zip(timesteps, alpha_bar_prev, strict=True)
+    )
+
+
+def step_at(scheduler: SchedulerMixin, t: int) -> Step:
+    """A step from any timestep, on a sampling grid or not, straight to the clean latents."""
+    ddim = _ddim(scheduler)
+    return Step(t, ddim.alphas_cumprod.double()[t].item(), 1.0, ddim.config.prediction_type)
+
+
+def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
+    """Checkpoints come with schedulers of other classes; their noise schedule in one of this class.
+
+    `from_config` passes over values that are defaults of the other class, so the one that differs is named.
+    """
+    last_is_clean = scheduler.config.get("set_alpha_to_one", False)
+    ddim = DDIMScheduler.from_config(scheduler.config, set_alpha_to_one=last_is_clean)
     if ddim.config.prediction_type not in ("epsilon", "v_prediction"):
         raise ValueError(f"models that predict {ddim.config.prediction_type!r} are not supported: noise or velocity is")
-    ddim.set_timesteps(num_inference_steps)
-    timesteps = ddim.timesteps.tolist()
-    previous = [t - train_steps // num_inference_steps for t in timesteps]
-    alpha_bar = [*ddim.alphas_cumprod.double().tolist(), float(ddim.final_alpha_cumprod)]
-    return tuple(
-        Step(t, alpha_bar[t], alpha_bar[max(t_prev, -1)], ddim.config.prediction_type)
-        for t, t_prev in zip(timesteps, previous, strict=True)
-    )
+    return ddim
 
 
 def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int, prompt: Tensor) -> Tensor:
     """The U-Net's prediction for one or more rows at one timestep: in its own dtype, out in float32."""
     prompt = prompt.expand(len(x_t), -1, -1)
-    return unet(x_t.to(prompt.dtype), t, encoder_hidden_states=prompt).sample.float()
+    with exclusive(unet):
+        return unet(x_t.to(prompt.dtype), t, encoder_hidden_states=prompt).sample.float()
 
 
 @dataclass(frozen=True)

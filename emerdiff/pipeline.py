@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .hooks import exclusive
-from .inversion import Inversion, Step, invert, sampling_steps
+from .inversion import Inversion, Step, invert, sampling_steps, step_at
 from .layers import find_layers, native_latent_side
 from .masks import difference, label, upsample_naive
 from .modulation import replay
@@ -155,7 +155,7 @@ class EmerDiffPipeline(DiffusionPipeline):
                 self.unet,
                 x_0,
                 prompt,
-                self._step_at(settings.feature_timestep),
+                step_at(self.scheduler, settings.feature_timestep),
                 noise=_noise_like(x_0, settings.seed),
                 layer=f"{self.layers.feature}.to_q",
                 draws=settings.feature_draws,
@@ -196,10 +196,6 @@ class EmerDiffPipeline(DiffusionPipeline):
         area = settings.image_area or self.native_side**2
         settings = replace(settings, modulation_timestep=t_m, image_area=area)
         return settings, tuple(step for step in grid if step.t <= t_m), notes
-
-    def _step_at(self, t: int) -> Step:
-        """A step that starts at `t`, on the grid or not: only its noise level matters."""
-        return sampling_steps(self.scheduler, self.scheduler.config.num_train_timesteps)[-1 - t]
 
     @torch.inference_mode()
     def _encode_prompt(self) -> Tensor:

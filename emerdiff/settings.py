@@ -1,8 +1,7 @@
 """What a run can be told, with the paper's values as defaults."""
 
-import math
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
+from numbers import Real
 
 
 def _bounded(default, low: float, high: float):
@@ -61,10 +60,9 @@ def _checked(f, value):
     if (f.name == "image_area" and value is None) or (f.name == "kmeans_n_init" and value == "auto"):
         return value
     low, high = f.metadata["range"]
-    kind, plain, noun = (Real, float, "number") if f.type is float else (Integral, int, "whole number")
+    plain, noun = (float, "number") if f.type is float else (int, "whole number")
     also = {"image_area": " or None", "kmeans_n_init": ' or "auto"'}.get(f.name, "")
-    whole = isinstance(value, Real) and math.isfinite(value) and value == int(value)
-    valid = isinstance(value, kind) or (kind is Integral and whole)  # 20.0 is 20, as JSON and sliders send it
-    if not valid or isinstance(value, bool) or not low <= value <= high:  # NaN fails the comparison
+    in_range = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high  # NaN is not
+    if not in_range or (plain is int and value != int(value)):  # 20.0 is 20, as JSON and sliders send it
         raise ValueError(f"{f.name} must be a {noun} from {low} to {high}{also}, not {value!r}")
     return plain(value)

@@ -1,0 +1,202 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import convolve
+
+from emerdiff.drawing import boundaries, colour, indexed_png, overlay, palette
+from emerdiff.evaluation import Scorer, assign_majority, boundary_counts, confusion, mean_iou
+from emerdiff.masks import difference, gaussian_blur, label, label_at, upsample_naive
+
+
+def kernel_3x3() -> np.ndarray:
+    """A Gaussian of sigma 0.8 at distances 0, 1 and sqrt(2), summing to 1."""
+    corner, edge, middle = np.exp(-2 / (2 * 0.64)), np.exp(-1 / (2 * 0.64)), 1.0
+    kernel = np.array([[corner, edge, corner], [edge, middle, edge], [corner, edge, corner]])
+    return kernel / kernel.sum()
+
+
+# --- Differences
+
+
+def test_a_blur_of_0_8_is_the_notebooks_3x3_filter():
+    x = torch.zeros(1, 1, 5, 5)
+    x[..., 2, 2] = 1
+    expected = np.zeros((5, 5))
+    expected[1:4, 1:4] = kernel_3x3()
+    np.testing.assert_allclose(gaussian_blur(x, 0.8)[0, 0], expected, atol=1e-7)
+
+
+def test_a_blur_reflects_edges_without_repeating_them_and_keeps_channels_apart():
+    x = torch.rand(2, 3, 6, 7, generator=torch.Generator().manual_seed(0))
+    expected = [[convolve(channel, kernel_3x3(), mode="mirror") for channel in row] for row in x.double().numpy()]
+    np.testing.assert_allclose(gaussian_blur(x, 0.8), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma, radius", [(0.3, 1), (1.0, 1), (1.01, 2), (5, 5), (20, 20)])
+def test_a_blurs_radius_is_sigma_rounded_up_and_it_keeps_the_sum(sigma, radius):
+    x = torch.zeros(1, 1, 64, 64)
+    x[..., 32, 32] = 1
+    blurred = gaussian_blur(x, sigma)[0, 0]
+    rows = torch.nonzero(blurred.sum(1))
+    assert rows.min() == 32 - radius and rows.max() == 32 + radius
+    assert blurred.sum().item() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(gaussian_blur(torch.full((1, 2, 64, 64), 3.0), sigma), torch.full((1, 2, 64, 64), 3.0))
+
+
+def test_a_blur_of_0_changes_nothing():
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.equal(gaussian_blur(x, 0), x)
+
+
+def test_a_difference_is_the_norm_over_colours_of_the_blurred_change():
+    plus, minus = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    plus[:, :, 4, 4] = torch.tensor([1.0, 0, -1])
+    minus[:, :, 4, 4] = torch.tensor([-1.0, -1, -1])
+    expected = np.zeros((8, 8))
+    expected[4, 4] = np.sqrt(2**2 + 1 + 0)
+    np.testing.assert_allclose(difference(minus, plus, 0)[0], expected, atol=1e-6)
+    expected[3:6, 3:6] = expected[4, 4] * kernel_3x3()  # before the norm: linear where all colours change alike
+    np.testing.assert_allclose(difference(minus, plus, 0.8)[0], expected, atol=1e-6)
+
+
+# --- Labels
+
+
+def test_a_pixels_label_is_its_largest_difference_and_confidence_the_share_by_which_the_second_falls_short():
+    differences = np.zeros((3, 1, 4), np.float32)
+    differences[:, 0, 0] = 4, 1, 3  # clear
+    differences[:, 0, 1] = 2, 5, 5  # a tie: the first
+    differences[:, 0, 2] = 0, 0, 0  # nothing changes
+    differences[:, 0, 3] = 0, 0, 8  # one alone
+    labels, confidence = label(differences)
+    assert labels.tolist() == [[0, 1, 0, 2]] and labels.dtype == np.int32
+    assert confidence.tolist() == [[0.25, 0, 0, 1]] and confidence.dtype == np.float32
+
+
+def test_labels_at_the_same_size_are_the_labels():
+    differences = np.random.default_rng(0).random((5, 12, 20), np.float32)
+    np.testing.assert_array_equal(label_at(differences, (20, 12)), label(differences)[0])
+
+
+def test_labels_at_twice_the_size_agree_inside_segments_and_part_at_the_true_border():
+    differences = np.zeros((2, 8, 12), np.float32)
+    differences[0, :, :5] = 1
+    differences[1, :, 5:] = 1
+    labels = label_at(differences, (24, 16))
+    assert labels.shape == (16, 24) and labels.dtype == np.int32
+    assert (labels[:, :10] == 0).all() and (labels[:, 10:] == 1).all()
+
+
+def test_labels_at_another_size_compare_differences_not_labels():
+    differences = np.array([[[1.0, 0.0]], [[0.0, 3.0]]], np.float32)  # the second is the stronger
+    assert label_at(differences, (8, 1)).tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]]
+
+
+def test_naive_upsampling_is_bilinear_on_one_hot_labels():
+    assert upsample_naive(np.array([[0, 1], [0, 1]]), 2, (4, 4)).tolist() == [[0, 0, 1, 1]] * 4
+    labels = upsample_naive(np.array([[0, 1], [1, 1]], np.int32), 2, (8, 8))
+    assert labels.dtype == np.int32
+    weight = np.clip((np.arange(8) + 0.5) / 4 - 0.5, 0, 1)  # of the second cell, along each side
+    zero = np.outer(1 - weight, 1 - weight)
+    np.testing.assert_array_equal(labels, (zero < 0.5).astype(int))
+    assert 0 < (labels == 0).sum() < 16  # the corner is rounded off, not square
+
+
+def test_naive_upsampling_keeps_height_and_width_apart():
+    labels = upsample_naive(np.array([[0, 1, 2]]), 3, (2, 9))
+    assert labels.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2]] * 2
+
+
+# --- Evaluation
+
+
+def test_each_segment_takes_the_class_that_most_of_its_pixels_have():
+    segments = np.array([[0, 0, 0, 1], [2, 2, 1, 1]])
+    truth = np.array([[3, 3, 1, 1], [0, 2, 1, 0]])
+    assert assign_majority(segments, truth, 4).tolist() == [[3, 3, 3, 1], [0, 0, 1, 1]]  # a tie: the lower class
+
+
+def test_the_confusion_matrix_has_the_truth_in_rows():
+    truth, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1])
+    assert confusion(predicted, truth, 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+
+
+def test_mean_iou_averages_over_the_classes_that_the_truth_has():
+    # class 0: 1 of 2; class 1: 1 of 3; class 2: 0 of 1; class 3 in neither; class 4 only predicted: not counted
+    matrix = np.zeros((5, 5), np.int64)
+    matrix[0] = 1, 1, 0, 0, 0
+    matrix[1, 1] = 1
+    matrix[2, 1] = 1
+    assert mean_iou(matrix) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    matrix[0, 4] = 2
+    assert mean_iou(matrix) == pytest.approx((1 / 4 + 1 / 3 + 0) / 3)
+
+
+def columns(*values, height=6):
+    return np.tile(np.array(values), (height, 1))
+
+
+def test_boundaries_lie_before_a_change_to_the_right_or_below():
+    edges = boundaries(np.array([[0, 0, 1], [0, 0, 1], [2, 2, 2]]))
+    assert edges.astype(int).tolist() == [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
+
+
+def test_boundary_counts_allow_for_a_tolerance():
+    truth = columns(0, 0, 0, 0, 1, 1, 1, 1, 1, 1)  # an edge at 3
+    ours = columns(0, 0, 0, 0, 0, 0, 1, 1, 2, 2)  # edges at 5 and 7
+    assert boundary_counts(ours, truth, 2).tolist() == [6, 12, 6, 6]
+    assert boundary_counts(ours, truth, 1).tolist() == [0, 12, 0, 6]
+    assert boundary_counts(ours, truth, 4).tolist() == [12, 12, 6, 6]
+    assert boundary_counts(np.zeros_like(truth), truth, 2).tolist() == [0, 0, 0, 6]
+    assert boundary_counts(truth, np.zeros_like(truth), 2).tolist() == [0, 6, 0, 0]
+
+
+def test_scores_come_from_all_pictures_together():
+    scorer = Scorer(2, tolerance=1)
+    scorer.add(columns(7, 7, 7, 3, 3, 3), columns(0, 0, 0, 1, 1, 1))  # perfect
+    scorer.add(columns(0, 0, 0, 0, 0, 0), columns(0, 0, 0, 0, 1, 1))  # one segment for both: 24 right, 12 wrong
+    scores = scorer.scores
+    assert scores.accuracy == pytest.approx((36 + 24) / 72)
+    assert scores.miou == pytest.approx((42 / 54 + 18 / 30) / 2)  # class 0: 18 + 24 of 54; class 1: 18 of 30
+    assert scores.boundary_f == pytest.approx(2 * 1.0 * 0.5 / 1.5)  # all of ours are true; half of theirs are found
+
+
+def test_scores_of_pictures_without_any_boundary_are_numbers():
+    scorer = Scorer(3)
+    scorer.add(np.zeros((4, 4), int), np.full((4, 4), 2))
+    assert (scorer.scores.miou, scorer.scores.accuracy, scorer.scores.boundary_f) == (1, 1, 0)
+
+
+# --- Drawing
+
+
+def test_a_segments_colour_does_not_depend_on_how_many_there_are_and_all_differ():
+    colours = palette(64)
+    assert colours.shape == (64, 3) and colours.dtype == np.uint8
+    for k in (2, 20, 63):
+        np.testing.assert_array_equal(palette(k), colours[:k])
+    assert len({tuple(c) for c in colours.tolist()}) == 64
+    assert len({tuple(c) for c in palette(256).tolist()}) == 256
+
+
+def test_labels_survive_an_indexed_png():
+    labels = np.arange(256, dtype=np.int32).reshape(8, 32)
+    file = io.BytesIO()
+    indexed_png(labels, 256).save(file, "PNG")
+    picture = Image.open(file)
+    assert picture.mode == "P"
+    np.testing.assert_array_equal(np.asarray(picture), labels)
+    np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), colour(labels, 256))
+
+
+def test_an_overlay_mixes_colours_and_outlines_segments_in_white():
+    image = np.full((2, 4, 3), 100, np.uint8)
+    labels = np.array([[0, 0, 1, 1]] * 2)
+    mixed = overlay(image, labels, 2, opacity=0.25)
+    assert (mixed[:, 1] == 255).all()
+    expected = (0.75 * 100 + 0.25 * palette(2).astype(float)).round()
+    np.testing.assert_array_equal(mixed[0, [0, 2, 3]], expected[[0, 1, 1]])
+    np.testing.assert_array_equal(overlay(image, labels, 2, opacity=1), palette(2)[labels])

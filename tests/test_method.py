@@ -1,0 +1,499 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from conftest import quick, small_parts
+from diffusers import DDIMScheduler, PNDMScheduler, UNet2DConditionModel, UNet2DModel
+from PIL import ImageOps
+from published import Published
+
+from emerdiff import EmerDiffPipeline
+from emerdiff.hooks import layer, record
+from emerdiff.inversion import invert, sampling_steps
+from emerdiff.layers import find_layers
+from emerdiff.modulation import replay
+
+SIZE = (128, 64)  # of `picture` (192 x 128) where 64 x 64 pixels are asked for
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+LIKE_QUICK = {"num_segments": 4, "n_init": 1, "steps": 10, "t_m": 301}  # `quick()` in the oracle's words
+
+
+@pytest.fixture(scope="module")
+def plain(small, picture):
+    return small(picture, quick())
+
+
+def value_of(run):
+    """What a generator returns in the end."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            return end.value
+
+
+def number_of_hooks(pipe) -> int:
+    networks = (pipe.unet, pipe.vae, pipe.text_encoder)
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for n in networks for m in n.modules())
+
+
+def elsewhere(function, *args):
+    """The function's result in another thread, or an error where that takes unreasonably long."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(function, *args).result(timeout=60)
+    finally:
+        pool.shutdown(wait=False)
+
+
+@contextmanager
+def hooked(register, hook):
+    handle = register(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.coarse_labels, b.coarse_labels)
+    np.testing.assert_array_equal(a.differences, b.differences)
+    np.testing.assert_array_equal(a.labels, b.labels)
+
+
+# --- The published procedure
+
+
+def assert_published(ours, published):
+    np.testing.assert_array_equal(ours.coarse_labels.ravel(), published.coarse)
+    np.testing.assert_allclose(ours.differences, published.differences, rtol=1e-3, atol=1e-3)
+    assert (ours.labels == published.labels).mean() >= 0.995
+    assert ours.changed > 0.1  # else the comparison would say little: labels are not those of the grid
+    torch.testing.assert_close(published.replayed, published.x_0, rtol=0, atol=1e-4)
+
+
+def test_segments_are_those_of_the_published_procedure(small, picture):
+    settings = quick(
+        num_segments=6, num_inference_steps=50, modulation_timestep=281, feature_timestep=0, feature_draws=5,
+        kmeans_n_init=5,
+    )
+    ours = small(picture, settings)
+    assert ours.labels.shape == SIZE[::-1] and ours.coarse_labels.shape == (8, 16)
+    assert_published(ours, Published(small, picture, SIZE, feature_timestep=0, feature_draws=5, n_init=5))
+
+
+def test_segments_are_those_of_the_published_procedure_where_the_network_predicts_velocity(small_v2, picture):
+    published = Published(small_v2, picture, SIZE, velocity=True, **LIKE_QUICK)
+    assert_published(small_v2(picture, quick()), published)
+
+
+def test_segments_are_those_of_the_published_procedure_without_attention_injection(small, picture):
+    ours = small(picture, quick(attention_injection=False))
+    assert_published(ours, Published(small, picture, SIZE, attention_injection=False, **LIKE_QUICK))
+
+
+def test_segments_are_those_of_the_published_procedure_with_another_seed_strength_and_timesteps(small, picture):
+    settings = quick(seed=7, strength=3, modulation_timestep=501, feature_timestep=123, feature_draws=2)
+    oracle = LIKE_QUICK | {"t_m": 501, "seed": 7, "strength": 3.0, "feature_timestep": 123, "feature_draws": 2}
+    assert_published(small(picture, settings), Published(small, picture, SIZE, **oracle))
+
+
+def test_segments_are_those_of_the_published_procedure_where_a_layer_follows_the_third_in_its_block(picture):
+    pipe = EmerDiffPipeline(**small_parts(layers_per_block=3))
+    assert len(pipe.unet.up_blocks[1].attentions) == 4
+    assert pipe.layers.modulation.startswith("up_blocks.1.attentions.2.") and not pipe.layers.differing
+    assert_published(pipe(picture, quick()), Published(pipe, picture, SIZE, **LIKE_QUICK))
+
+
+def test_the_result_has_the_documented_shapes_and_types(plain, picture):
+    height, width = SIZE[::-1]
+    expected = {
+        "image": ((height, width, 3), np.uint8), "labels": ((height, width), np.int32),
+        "coarse_labels": ((8, 16), np.int32), "differences": ((4, height, width), np.float32),
+        "naive_labels": ((height, width), np.int32), "confidence": ((height, width), np.float32),
+        "labels_at_original_size": (picture.size[::-1], np.int32),
+    }
+    assert {name: (getattr(plain, name).shape, getattr(plain, name).dtype) for name in expected} == expected
+    assert set(np.unique(plain.coarse_labels)) == {0, 1, 2, 3}
+    assert plain.differences.min() >= 0 and plain.confidence.min() >= 0 and plain.confidence.max() <= 1
+    assert plain.original_size == picture.size and plain.settings == quick()
+
+
+# --- Inversion and replay
+
+
+@pytest.fixture(scope="module")
+def latents(small, picture):
+    return small._encode(picture.resize(SIZE)), small._encode_prompt()
+
+
+def inverted(pipe, latents, steps):
+    generator = torch.Generator().manual_seed(1)
+    x_0, prompt = latents
+    return value_of(
+        invert(
+            pipe.unet, x_0, prompt, steps, noise=lambda: torch.randn(x_0.shape, generator=generator),
+            recorded=pipe.layers.attention, feature=f"{pipe.layers.feature}.to_q",
+        )
+    )  # fmt: skip
+
+
+def replayed(pipe, latents, inversion, offsets, **kwargs):
+    return value_of(replay(pipe.unet, inversion, latents[1], offsets, pipe.layers, **kwargs))
+
+
+@pytest.mark.parametrize("injection", [True, False])
+def test_replaying_with_zero_offsets_returns_the_picture(small, latents, injection):
+    steps = tuple(step for step in sampling_steps(small.scheduler, 10) if step.t <= 301)
+    inversion = inverted(small, latents, steps)
+    x_0 = replayed(small, latents, inversion, torch.zeros(2, 128), attention_injection=injection)
+    torch.testing.assert_close(x_0, latents[0].expand(2, -1, -1, -1), rtol=0, atol=1e-4)
+    x_0 = replayed(small, latents, inversion, torch.full((2, 128), 10.0), attention_injection=injection)
+    assert (x_0 - latents[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("last_is_clean", [True, False])
+def test_replaying_returns_the_picture_where_the_last_step_has_no_variance(small, latents, last_is_clean):
+    scheduler = DDIMScheduler(**SCHEDULE, steps_offset=0, set_alpha_to_one=last_is_clean)
+    steps = sampling_steps(scheduler, 10)[-4:]
+    assert [step.t for step in steps] == [300, 200, 100, 0] and steps[-1].var == 0
+    x_0 = replayed(small, latents, inverted(small, latents, steps), torch.zeros(1, 128), attention_injection=False)
+    torch.testing.assert_close(x_0, latents[0], rtol=0, atol=1e-4)
+
+
+def test_replaying_returns_the_picture_from_where_no_signal_is_left(small, latents):
+    zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    steps = sampling_steps(DDIMScheduler(**SCHEDULE, set_alpha_to_one=False, **zero_snr), 5)
+    assert steps[0].t == 999 and steps[0].alpha_bar == 0
+    x_0 = replayed(small, latents, inverted(small, latents, steps), torch.zeros(1, 128), attention_injection=False)
+    torch.testing.assert_close(x_0, latents[0], rtol=0, atol=1e-4)
+
+
+def test_the_grid_of_fifty_steps_is_stable_diffusions():
+    schedulers = (
+        DDIMScheduler(**SCHEDULE, steps_offset=1, set_alpha_to_one=False),
+        PNDMScheduler(**SCHEDULE, steps_offset=1, set_alpha_to_one=False, skip_prk_steps=True),
+        PNDMScheduler(**SCHEDULE, steps_offset=1),  # whose own default is not DDIM's
+    )
+    for scheduler in schedulers:
+        steps = sampling_steps(scheduler, 50)
+        assert [step.t for step in steps] == list(range(981, 0, -20))
+        alphas = scheduler.alphas_cumprod.tolist()
+        assert [step.alpha_bar for step in steps] == [alphas[step.t] for step in steps]
+        assert [step.alpha_bar_prev for step in steps] == [*(alphas[step.t] for step in steps[1:]), alphas[0]]
+
+
+def test_the_last_step_ends_without_noise_where_the_scheduler_says_so():
+    assert sampling_steps(DDIMScheduler(**SCHEDULE, set_alpha_to_one=True), 50)[-1].alpha_bar_prev == 1
+
+
+@pytest.mark.parametrize("steps", [2, 30, 999, 1000])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_each_step_ends_where_the_next_begins(steps, spacing):
+    offset = int(spacing == "leading")
+    scheduler = DDIMScheduler(**SCHEDULE, steps_offset=offset, set_alpha_to_one=False, timestep_spacing=spacing)
+    grid = sampling_steps(scheduler, steps)
+    assert steps - 1 <= len(grid) <= steps and max(step.t for step in grid) <= 999
+    assert [step.alpha_bar for step in grid] == scheduler.alphas_cumprod[[step.t for step in grid]].tolist()
+    assert [step.alpha_bar_prev for step in grid[:-1]] == [step.alpha_bar for step in grid[1:]]
+    assert all(step.var >= 0 for step in grid)
+
+
+def test_a_model_that_predicts_the_sample_is_refused():
+    with pytest.raises(ValueError, match="'sample' are not supported"):
+        sampling_steps(DDIMScheduler(**SCHEDULE, prediction_type="sample"), 50)
+
+
+def test_more_steps_than_the_model_was_trained_with_are_refused():
+    with pytest.raises(ValueError, match="at most 100 .* not 101"):
+        sampling_steps(DDIMScheduler(**SCHEDULE, num_train_timesteps=100), 101)
+
+
+# --- What settings do
+
+
+def test_without_strength_nothing_differs(small, picture, plain):
+    assert plain.differences.max() > 0.1
+    assert small(picture, quick(strength=0)).differences.max() < 1e-4
+
+
+def test_attention_injection_matters(small, picture, plain):
+    without = small(picture, quick(attention_injection=False))
+    np.testing.assert_array_equal(without.coarse_labels, plain.coarse_labels)
+    assert np.abs(without.differences - plain.differences).max() > 0.01
+
+
+def test_a_run_repeats_bit_for_bit(small, picture, plain):
+    assert_same(small(picture, quick()), plain)
+
+
+def test_another_seed_gives_another_result(small, picture, plain):
+    assert np.abs(small(picture, quick(seed=43)).differences - plain.differences).max() > 0.01
+
+
+def test_a_timestep_off_the_grid_is_replaced_by_the_nearest_and_that_is_said(small, picture, plain):
+    result = small(picture, quick(modulation_timestep=281))
+    assert_same(result, plain)
+    assert result.settings.modulation_timestep == 301 and plain.notes == ()
+    assert len(result.notes) == 1 and all(word in result.notes[0] for word in ("281", "10 sampling steps", "301"))
+
+
+@pytest.mark.parametrize("t", [0, 1, 500, 999])
+def test_features_are_read_at_their_timestep(small, picture, t):
+    called = []
+    with hooked(small.unet.register_forward_pre_hook, lambda _unet, args: called.append(int(args[1]))):
+        run = small.stream(picture, quick(feature_timestep=t, feature_draws=2))
+        while next(run).stage != "modulating segments":
+            pass
+    assert called == [1, 101, 201, 301, *[t] * (1 if t == 1 else 2), 301]
+
+
+def test_pictures_are_squashed_only_when_asked(small, picture):
+    assert small(picture, quick(keep_aspect=False)).labels.shape == (64, 64)
+
+
+def test_the_native_area_is_used_when_none_is_given(small, picture):
+    run = small.stream(picture, quick(image_area=None, num_segments=2))
+    with hooked(small.unet.register_forward_pre_hook, lambda _unet, args: shapes.append(tuple(args[0].shape))):
+        shapes = []
+        next(run)
+    assert small.native_side == 128 and shapes == [(1, 4, 32, 48)]  # 128 x 192 pixels
+
+
+def test_more_segments_than_cells_are_refused(small, picture):
+    with pytest.raises(ValueError, match=r"num_segments is 129, .* 16 x 8 = 128 cells"):
+        small(picture, quick(num_segments=129))
+
+
+# --- Batches and memory
+
+
+@pytest.fixture(scope="module")
+def by_batch(small, picture):
+    return {rows: small(picture, quick(num_segments=5), rows_per_batch=rows) for rows in (2, 4, 5, 12)}
+
+
+def test_the_rows_of_a_batch_do_not_change_the_result(by_batch):
+    for result in by_batch.values():
+        np.testing.assert_allclose(result.differences, by_batch[2].differences, rtol=0, atol=1e-4)
+        clear = by_batch[2].confidence > 1e-3
+        assert clear.mean() > 0.9
+        np.testing.assert_array_equal(result.labels[clear], by_batch[2].labels[clear])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12])
+def test_the_network_is_given_no_more_rows_than_allowed(small, picture, rows):
+    batches = []
+    with hooked(small.unet.register_forward_hook, lambda _unet, _args, out: batches.append(len(out.sample))):
+        small(picture, quick(num_segments=5), rows_per_batch=rows)
+    assert max(batches) == {1: 2, 2: 2, 5: 4, 12: 10}[rows]  # both signs of a segment go together
+
+
+def too_large(limit, error):
+    def hook(_unet, args):
+        if len(args[0]) > limit:
+            raise error
+
+    return hook
+
+
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS, ids=["cuda", "cpu"])
+def test_a_batch_that_does_not_fit_is_run_again_in_smaller_ones(small, picture, by_batch, error):
+    events = []
+    with hooked(small.unet.register_forward_pre_hook, too_large(4, error)):
+        result = small(picture, quick(num_segments=5), rows_per_batch=10, progress=events.append)
+    assert_same(result, by_batch[4])
+    assert events[-1].done == events[-1].total and max(event.done for event in events) == events[-1].total
+    assert {event.total for event in events} == {4 + 2 * 5 * 4}
+    assert any(b.done < a.done for a, b in zip(events, events[1:], strict=False))  # it did fail on the way
+    assert number_of_hooks(small) == 0
+
+
+def test_memory_that_is_too_small_for_one_segment_is_an_error(small, picture):
+    hook = too_large(1, MEMORY_ERRORS[0])
+    with hooked(small.unet.register_forward_pre_hook, hook), pytest.raises(torch.OutOfMemoryError):
+        small(picture, quick())
+    assert number_of_hooks(small) == 0
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(small, picture):
+    calls = []
+
+    def fail(_unet, args):
+        calls.append(len(args[0]))
+        if len(args[0]) > 1:
+            raise RuntimeError("shapes do not fit")
+
+    with hooked(small.unet.register_forward_pre_hook, fail), pytest.raises(RuntimeError, match="shapes do not fit"):
+        small(picture, quick(), rows_per_batch=8)
+    assert calls.count(8) == 1 and max(calls) == 8 and calls[-1] == 8
+
+
+# --- Progress
+
+
+@pytest.mark.parametrize("draws, t_f", [(1, 1), (3, 1), (2, 50)])
+def test_progress_counts_the_rows_that_the_network_computes(small, picture, draws, t_f):
+    rows, events = [], []
+    with hooked(small.unet.register_forward_hook, lambda _unet, _args, out: rows.append(len(out.sample))):
+        small(picture, quick(feature_draws=draws, feature_timestep=t_f), progress=events.append, rows_per_batch=4)
+    assert [event.done for event in events] == np.cumsum(rows).tolist()
+    assert {event.total for event in events} == {sum(rows)}
+    stages = [event.stage for event in events]
+    expected = ["inverting the picture", *["reading features"] * ((draws, t_f) != (1, 1)), "modulating segments"]
+    assert list(dict.fromkeys(stages)) == expected
+
+
+def test_streaming_yields_the_same_progress_and_result_as_calling(small, picture, plain):
+    called, streamed = [], []
+    small(picture, quick(), progress=called.append)
+    run = small.stream(picture, quick())
+    while True:
+        try:
+            streamed.append(next(run))
+        except StopIteration as end:
+            assert_same(end.value, plain)
+            break
+    assert streamed == called
+
+
+# --- Leaving the network as it was
+
+
+@pytest.mark.parametrize("stage", ["inverting the picture", "reading features", "modulating segments"])
+def test_between_calls_a_run_holds_neither_hook_nor_lock(small, picture, plain, stage):
+    run = small.stream(picture, quick(feature_draws=2), rows_per_batch=2)
+    while next(run).stage != stage:
+        pass
+    assert number_of_hooks(small) == 0
+    assert_same(elsewhere(small, picture, quick()), plain)  # while the first is suspended
+    run.close()
+    assert number_of_hooks(small) == 0
+    assert_same(elsewhere(small, picture, quick()), plain)
+
+
+@pytest.mark.parametrize("stage", ["inverting the picture", "reading features", "modulating segments"])
+def test_an_exception_in_progress_ends_the_run_and_leaves_nothing_behind(small, picture, plain, stage):
+    def stop(event):
+        if event.stage == stage:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        small(picture, quick(feature_draws=2), progress=stop)
+    assert number_of_hooks(small) == 0
+    assert_same(elsewhere(small, picture, quick()), plain)
+
+
+@pytest.mark.parametrize("call", [1, 5, 6, 7], ids=["inversion", "features", "modulation", "replay"])
+def test_an_exception_in_a_layer_ends_the_run_and_leaves_nothing_behind(small, picture, plain, call):
+    calls = []
+
+    def fail(_module, _args):
+        calls.append(number_of_hooks(small) - 1)  # its own is not counted
+        if len(calls) == call:
+            raise ZeroDivisionError("broken layer")
+
+    broken = small.unet.up_blocks[2].resnets[0]
+    with hooked(broken.register_forward_pre_hook, fail), pytest.raises(ZeroDivisionError, match="broken layer"):
+        small(picture, quick(feature_draws=2))
+    assert len(calls) == call and min(calls) > 0
+    assert number_of_hooks(small) == 0
+    assert_same(elsewhere(small, picture, quick()), plain)
+
+
+@pytest.mark.parametrize("injection", [True, False])
+def test_threads_that_share_a_network_get_the_results_they_would_get_alone(small, picture, injection):
+    settings = quick(num_segments=3, attention_injection=injection)
+    pictures = [picture, ImageOps.flip(picture), ImageOps.invert(picture)]
+    alone = [small(p, settings) for p in pictures]
+    inside = []
+
+    def enter(_unet, _args):
+        inside.append(threading.get_ident())
+        threading.Event().wait(0.002)  # lets the others try
+        assert len(inside) == 1, "two threads in one network"
+
+    def leave(_unet, _args, _output):
+        inside.clear()
+
+    entering, leaving = (small.unet.register_forward_pre_hook, enter), (small.unet.register_forward_hook, leave)
+    with hooked(*entering), hooked(*leaving), ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda p: small(p, settings), pictures))
+    for a, b in zip(alone, together, strict=True):
+        assert_same(a, b)
+    assert not np.array_equal(alone[0].differences, alone[1].differences)
+
+
+def test_an_unknown_layer_is_an_error_that_lists_near_names(small):
+    with pytest.raises(ValueError, match=r"no layer 'up_blocks\.1\.attention\.0'.*up_blocks\.1\.attentions\.0"):
+        layer(small.unet, "up_blocks.1.attention.0")
+
+
+def test_recording_a_layer_that_never_runs_is_an_error(small):
+    with pytest.raises(RuntimeError, match="never ran: conv_out"), record(small.unet, ["conv_in", "conv_out"]) as kept:
+        small.unet.conv_in(torch.zeros(1, 4, 8, 8))
+    assert kept["conv_in"].shape == (1, 32, 8, 8) and number_of_hooks(small) == 0
+
+
+# --- Finding layers
+
+
+def unet_on_paper(**config):
+    """A U-Net with shapes but without weights; Stable Diffusion's block types unless told otherwise."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(**{"sample_size": 64, "cross_attention_dim": 768} | config)
+
+
+@pytest.mark.parametrize("sample_size, block, stride", [(64, 1, 4), (32, 2, 2), (96, 1, 4), ((64, 64), 1, 4)])
+def test_layers_of_stable_diffusion_are_in_its_16x16_upward_block_or_else_the_coarsest(sample_size, block, stride):
+    layers = find_layers(unet_on_paper(sample_size=sample_size))
+    assert layers.feature == f"up_blocks.{block}.attentions.0.transformer_blocks.0.attn2"
+    assert layers.modulation == f"up_blocks.{block}.attentions.2.transformer_blocks.0.attn2"
+    later = [f"up_blocks.{i}" for i in range(block + 1, 4)]
+    assert layers.differing == (f"up_blocks.{block}.attentions.2", *later)
+    assert layers.stride == stride
+    assert len(layers.attention) == 16 * 3  # sixteen transformers: two queries, and the keys of self-attention
+
+
+def test_layers_of_the_small_pipeline_are_in_its_16x16_block(small):
+    assert small.layers.feature == "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    assert small.layers.modulation == "up_blocks.1.attentions.2.transformer_blocks.0.attn2"
+    assert small.native_side // small.vae_scale_factor // small.layers.stride == 16
+
+
+def test_the_last_cross_attention_is_modulated_where_a_block_has_fewer_than_three():
+    layers = find_layers(unet_on_paper(layers_per_block=1))
+    assert layers.modulation == "up_blocks.1.attentions.1.transformer_blocks.0.attn2"
+    assert layers.differing[0] == "up_blocks.1.attentions.1"
+
+
+REFUSED = {
+    "takes 9 channels and predicts 4": {"in_channels": 9},
+    "this one has addition_embed_type": {"addition_embed_type": "text"},
+    "this one has class_embed_type": {"class_embed_type": "timestep"},
+    "upward block with cross-attention; this U-Net has none": {"up_block_types": ("UpBlock2D",) * 4},
+    "lacks sample_size": {"sample_size": None},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_networks_that_do_not_fit_are_refused_with_the_reason(reason):
+    unet = unet_on_paper(**REFUSED[reason])
+    with pytest.raises(ValueError, match=reason):
+        find_layers(unet)
+
+
+def test_a_network_of_another_class_is_refused():
+    with torch.device("meta"):
+        unet = UNet2DModel(sample_size=32, block_out_channels=(32, 32, 32, 32))
+    with pytest.raises(ValueError, match="needs a UNet2DConditionModel .* not UNet2DModel"):
+        find_layers(unet)
