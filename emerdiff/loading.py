@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from .miniature import WEIGHTS
 from .pipeline import EmerDiffPipeline
@@ -27,23 +33,28 @@ def load(
     `device` is CUDA or Apple's MPS where there is one; `dtype` is float16 on CUDA, else float32. Raises
     `ValueError` that says what happened, and what can be loaded instead.
     """
-    device = torch.device(device or _best_device())
+    device = _usable(device or _best_device())
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     source = WEIGHTS if model == MINIATURE else model
     try:
-        _check_parts(EmerDiffPipeline.load_config(source))
+        if Path(source).is_file():
+            raise ValueError("it is a single file; diffusers' from_single_file and save_pretrained make a folder of it")
+        _check_parts(EmerDiffPipeline.load_config(source), Path(source))
         pipeline = _from_pretrained(source, dtype)
-    except RepositoryNotFoundError as error:
-        raise _error(model, "there is no such public repository on the Hub (removed, private or misspelt?)") from error
-    except EntryNotFoundError as error:
-        raise _error(
-            model, "the repository lacks a file that diffusers checkpoints have, or the network is down"
-        ) from error
     except (OSError, ValueError) as error:  # the libraries' errors, and what find_layers refuses
-        raise _error(model, _reason(error)) from error
+        raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises either
+        first_line = str(error).strip().split("\n")[0]
+        raise ValueError(f"the device {str(device)!r} cannot be used here: {first_line}") from error
 
 
 def _best_device() -> str:
@@ -62,23 +73,35 @@ def _from_pretrained(source: str | Path, dtype: torch.dtype) -> EmerDiffPipeline
     return EmerDiffPipeline.from_pretrained(source, dtype=dtype)
 
 
-def _check_parts(index: dict) -> None:
+def _check_parts(index: dict, folder: Path) -> None:
     """Refuse a checkpoint by its model_index.json, before its weights are fetched."""
+    kind = index.get("_class_name", "checkpoint")
     for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler"):
-        if not index.get(part):
-            raise ValueError(f"it is a {index.get('_class_name', 'checkpoint')} without a {part}")
-    if index["unet"][1] != "UNet2DConditionModel":
-        raise ValueError(f"its denoiser is a {index['unet'][1]}; EmerDiff needs a UNet2DConditionModel")
+        if not any(index.get(part) or ()):
+            raise ValueError(f"it is a {kind} without a {part}")
+        if folder.is_dir() and not (folder / part).is_dir():
+            raise ValueError(f"its folder {part} is missing")
+    if index["unet"][-1] != "UNet2DConditionModel":
+        raise ValueError(f"its denoiser is a {index['unet'][-1]}; EmerDiff needs a UNet2DConditionModel")
 
 
 def _reason(error: Exception) -> str:
+    """What went wrong, in a sentence. The Hub's own errors are the causes of the library's."""
+    causes, cause = [], error
+    while cause:
+        causes.append(type(cause))
+        cause = cause.__cause__ or cause.__context__
     text = str(error).strip().split("\n")[0]
+    if RepositoryNotFoundError in causes or GatedRepoError in causes:
+        return "there is no such public repository on the Hub (removed, private or misspelt?)"
+    if HFValidationError in causes:
+        return "there is no such folder, nor can it be the id of a Hub repository"
+    if LocalEntryNotFoundError in causes or OfflineModeIsEnabled in causes:
+        return "it is not on this machine, and the Hub cannot be reached (no network, or offline mode)"
+    if "no file named model_index.json" in text:
+        return "it has no model_index.json, which a checkpoint in diffusers layout has"
+    if "unable to load weights" in text.lower():
+        return f"its weights are damaged: {text}"
     if "safetensors" in text:
-        return f"its weights are not there as safetensors, and pickled weights are not loaded ({text})"
-    if "connect" in text.lower() or "offline" in text.lower():
-        return f"it is not on this machine, and the Hub cannot be reached ({text})"
+        return f"its weights are not there as safetensors, and pickled weights are not loaded ({text.rstrip('.')})"
     return text
-
-
-def _error(model: str | Path, reason: str) -> ValueError:
-    return ValueError(f"cannot load {str(model)!r}: {reason.rstrip('.')}. {INSTEAD}")

@@ -1,6 +1,8 @@
 """Pictures in: anything that people have, as plain RGB; and their size for the network."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +25,29 @@ def open_picture(source: Picture) -> Image.Image:
     64 pixels or the picture has over 20 million; the size is checked before the pixels are decoded.
     """
     if isinstance(source, Image.Image):
-        return _upright_rgb(source)
+        return _upright_rgb(source, "the picture")
     if isinstance(source, np.ndarray):
-        if (
-            source.dtype != np.uint8
-            or source.ndim not in (2, 3)
-            or (source.ndim == 3 and source.shape[2] not in (3, 4))
-        ):
+        if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,), (4,)):
             raise ValueError(f"an array must be (H, W, 3) uint8, not {source.shape} {source.dtype}")
-        return _upright_rgb(Image.fromarray(source))
+        return _upright_rgb(Image.fromarray(source), "the picture")
+    name = Path(source).name
+    with _explained(name):
+        picture = Image.open(source)
+    with picture:
+        return _upright_rgb(picture, name)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What Pillow raises over a file, and that can be nearly anything, as `ValueError`."""
     try:
-        with Image.open(source) as picture:
-            return _upright_rgb(picture)
+        yield
     except Image.DecompressionBombError as error:
         raise ValueError(_size_message(str(error))) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{Path(source).name} is not a picture in a format that can be read") from error
-    except (OSError, SyntaxError, EOFError) as error:  # Pillow's plugins raise each of these
-        raise ValueError(f"{Path(source).name} cannot be read: {error}") from error
+        raise ValueError(f"{name} is not a picture in a format that can be read") from error
+    except Exception as error:
+        raise ValueError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _size_message(what: str) -> str:
@@ -48,22 +55,20 @@ def _size_message(what: str) -> str:
     return f"a picture needs {limits}: {what}"
 
 
-def _upright_rgb(picture: Image.Image) -> Image.Image:
+def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
     width, height = picture.size
     if min(width, height) < SHORTEST_SIDE or width * height > LARGEST_AREA:
         raise ValueError(_size_message(f"this one has {width} x {height}"))
-    try:
+    with _explained(name):
         picture = ImageOps.exif_transpose(picture)
         if picture.mode.startswith(("I", "F")):  # 16-bit grey, or wider
-            values = np.asarray(picture, np.float64)
-            depth = 65535 if picture.mode.startswith("I") else max(values.max(), 1e-9)
+            values = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
+            depth = 65535 if picture.mode.startswith("I") else 1e-9
             picture = Image.fromarray((values / max(depth, values.max()) * 255).clip(0, 255).astype(np.uint8))
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         return picture.convert("RGB")
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"the picture is damaged: {error}") from error
 
 
 def size_for_network(size: tuple[int, int], area: int, *, keep_aspect: bool, multiple: int) -> tuple[int, int]:

@@ -71,7 +71,10 @@ class EmerDiffPipeline(DiffusionPipeline):
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.register_modules(safety_checker=None, feature_extractor=None)
         self.register_to_config(defaults=defaults or {})
-        self.settings()  # defaults are checked now rather than at the first picture
+        try:
+            self.settings()  # checked now rather than at the first picture
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the model's default settings are wrong: {error}") from error
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @classmethod

@@ -4,7 +4,7 @@ Scenes are drawn by worker processes for as long as training lasts, each seen fi
 then, as latents that stay on the device, by the denoiser:
 
 1. `autoencoder` (17 % of the time), on crops: L1 and L2, with a little noise on the latents.
-2. `denoiser`, on crops of half the side of the latents (to 50 %): cheap, so many samples.
+2. `denoiser`, on crops of half the side of the latents (to 40 %): cheap, so many samples.
 3. `denoiser`, on whole latents (the rest), with Stable Diffusion's noise schedule and loss.
 
 A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
@@ -39,7 +39,7 @@ from .scenes import draw_scene
 FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
 LEAVES_SHARE = 0.15  # of the pictures
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
-AUTOENCODER_ENDS, CROPS_END = 0.17, 0.5  # as shares of the time
+AUTOENCODER_ENDS, CROPS_END = 0.17, 0.4  # as shares of the time
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
 
 log = logging.getLogger("emerdiff.miniature.train")
