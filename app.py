@@ -51,10 +51,15 @@ The same colour is the same segment in all three. The **miniature** is a small m
 everything here runs without a download; it knows little of photographs. Stable Diffusion does, and wants a GPU.
 """
 
+THEME = gr.themes.Soft(font=["ui-sans-serif", "system-ui", "sans-serif"])
 CSS = """
-#status {min-height: 3.2em} #status progress {width: 100%; height: .6em; accent-color: var(--primary-500)}
+#status {min-height: 3.2em}
+#examples .grid-wrap {min-height: 0 !important}
+#examples .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important}
+#status progress {width: 100%; height: .6em; accent-color: var(--primary-500)}
 #examples .thumbnail-lg {aspect-ratio: 1}
 .gradio-container {max-width: 1280px !important; margin: auto}
+@media (max-width: 480px) {.tab-container button {padding-inline: .6em !important}}
 footer {opacity: .7}
 """
 
@@ -210,6 +215,13 @@ def _words(summary: dict, seconds: float | None = None) -> str:
     return " ".join([line, *summary["notes"]])
 
 
+def defaults(model: str) -> tuple[int, float, int, float]:
+    """Timestep, strength, feature timestep and smoothing that suit a model; the paper's where it is not ours."""
+    name = MODELS.get(model)
+    settings = pipeline(name).settings() if name == "miniature" else emerdiff.Settings()
+    return settings.modulation_timestep, settings.strength, settings.feature_timestep, settings.smoothing
+
+
 # ---------------------------------------------------------------- examples
 
 
@@ -257,7 +269,7 @@ def create_demo() -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 image = Upload(
                     image0, type="filepath", image_mode=None, format="png", sources=["upload", "clipboard"],
-                    label="Picture", height=300, buttons=[],
+                    label="Picture", height=260, buttons=[],
                 )  # fmt: skip
                 gallery = gr.Gallery(
                     [(str(EXAMPLES / f"{e['name']}.jpg"), e["title"]) for e in examples()], label="Examples", columns=4,
@@ -285,12 +297,12 @@ def create_demo() -> gr.Blocks:
                 with gr.Tabs():
                     with gr.Tab("Compare"):
                         slider = gr.ImageSlider(
-                            pair0, format="png", label="Naive upsampling (left) | EmerDiff (right)", max_height=640
+                            pair0, format="png", label="Naive (left) | EmerDiff (right)", max_height=640
                         )
                     with gr.Tab("Side by side"), gr.Row():
                         naive = _output(naive0, "Naive upsampling", "The picture under the upsampled coarse segments")
                         sharp = _output(emerdiff0, "EmerDiff", "The picture under EmerDiff's segments")
-                    with gr.Tab("Picture and coarse map"), gr.Row():
+                    with gr.Tab("Coarse map"), gr.Row():
                         shown = _output(shown0, "Picture", "The picture alone")
                         coarse = _output(
                             coarse0, "Coarse map (k-means)", "The k-means segments on the low-resolution grid"
@@ -306,6 +318,7 @@ def create_demo() -> gr.Blocks:
         running = checked.success(run, inputs, [status, *outputs], **heavy, **private)
         running.failure(lambda: "", None, status, **private)
         stop.click(lambda: "Stopped.", None, status, cancels=[checked, running], queue=False, **private)
+        model.input(defaults, model, [timestep, strength, feature_timestep, smoothing], queue=False, **private)
         gallery.select(choose_example, None, [*inputs, status, *outputs], queue=False, **private)
         label_file, summary = gr.File(visible=False), gr.JSON(visible=False)
         gr.Button(visible=False).click(segment_endpoint, inputs, [label_file, summary], api_name="segment", **heavy)
@@ -321,7 +334,7 @@ def _output(value, label: str, alt: str) -> gr.Image:
 def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     pipeline("miniature")  # on ZeroGPU models are placed before the first visitor comes
-    create_demo().launch(theme=gr.themes.Soft(), css=CSS, max_file_size="30mb", strict_cors=True, show_error=False)
+    create_demo().launch(theme=THEME, css=CSS, max_file_size="30mb", strict_cors=True, show_error=False)
 
 
 if __name__ == "__main__":

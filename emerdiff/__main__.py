@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .drawing import indexed_png, overlay
 from .evaluation import Scorer
 from .loading import MINIATURE, load
+from .masks import upsample_naive
 from .miniature.scenes import CLASSES, draw_scene
 from .pipeline import EmerDiffPipeline, Progress
 from .segmentation import Segmentation
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         pipe = load(options.model, device=options.device)
         chosen = {f.name: getattr(options, f.name) for f in fields(Settings) if f.name in options}
         return options.command(pipe, pipe.settings(**chosen), options)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -74,8 +75,9 @@ def score(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
     for seed in tqdm(range(options.first_seed, options.first_seed + options.scenes), unit="scene", leave=False):
         scene = draw_scene(seed, pipe.native_side)
         result = pipe(scene.image, settings)
-        emerdiff.add(result.labels, scene.labels)
-        naive.add(result.naive_labels, scene.labels)
+        size = scene.labels.shape  # may differ from the one that the settings ask for
+        emerdiff.add(result.labels_at(size[::-1]), scene.labels)
+        naive.add(upsample_naive(result.coarse_labels, settings.num_segments, size), scene.labels)
     last = options.first_seed + options.scenes - 1
     print(f"scenes {options.first_seed}..{last} at {pipe.native_side} pixels, majority assignment, {settings}")
     print(f"{'':10}{'mIoU':>8}{'accuracy':>10}{'boundary F (2 px)':>20}")

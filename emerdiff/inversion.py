@@ -66,6 +66,8 @@ def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple
 def step_at(scheduler: SchedulerMixin, t: int) -> Step:
     """A step from any timestep, on a sampling grid or not, straight to the clean latents."""
     ddim = _ddim(scheduler)
+    if t >= ddim.config.num_train_timesteps:
+        raise ValueError(f"timesteps must be under {ddim.config.num_train_timesteps} for this model, not {t}")
     return Step(t, ddim.alphas_cumprod.double()[t].item(), 1.0, ddim.config.prediction_type)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 SHORTEST_SIDE = 64  # pixels
 LARGEST_AREA = 20_000_000  # pixels
+LONGEST_ASPECT = 16  # longer side to shorter: as sides are rounded up to 64, longer ones would grow out of hand
 SIDE_MULTIPLE = 64  # of the picture the network sees: 8 for the autoencoder, 8 for three downsamplings
 
 Picture = Image.Image | np.ndarray | str | Path
@@ -59,6 +60,9 @@ def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
     width, height = picture.size
     if min(width, height) < SHORTEST_SIDE or width * height > LARGEST_AREA:
         raise ValueError(_size_message(f"this one has {width} x {height}"))
+    if max(width, height) > LONGEST_ASPECT * min(width, height):
+        limit = f"a picture may be at most {LONGEST_ASPECT} times as long as it is wide, or as wide as it is high"
+        raise ValueError(f"{limit}: this one has {width} x {height}")
     with _explained(name):
         picture = ImageOps.exif_transpose(picture)
         if picture.mode.startswith(("I", "F")):  # 16-bit grey, or wider

@@ -14,10 +14,15 @@ import app
 from emerdiff.miniature.scenes import draw_scene
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 MINIATURE = next(iter(app.MODELS))
 QUICK = {"model": MINIATURE, "num_segments": 3, "modulation_timestep": 41, "strength": 10}
 QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42}
@@ -26,7 +31,7 @@ QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42}
 @pytest.fixture(scope="module")
 def url():
     demo = app.create_demo()
-    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, css=app.CSS)
+    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, theme=app.THEME, css=app.CSS)
     yield address
     demo.close()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import quick, small_parts
-from diffusers import DDIMScheduler, PNDMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel, UNet2DModel
 from PIL import ImageOps
 from published import Published
 
@@ -77,7 +77,11 @@ def assert_published(ours, published):
 
 def test_segments_are_those_of_the_published_procedure(small, picture):
     settings = quick(
-        num_segments=6, num_inference_steps=50, modulation_timestep=281, feature_timestep=0, feature_draws=5,
+        num_segments=6,
+        num_inference_steps=50,
+        modulation_timestep=281,
+        feature_timestep=0,
+        feature_draws=5,
         kmeans_n_init=5,
     )
     ours = small(picture, settings)
@@ -111,9 +115,12 @@ def test_segments_are_those_of_the_published_procedure_where_a_layer_follows_the
 def test_the_result_has_the_documented_shapes_and_types(plain, picture):
     height, width = SIZE[::-1]
     expected = {
-        "image": ((height, width, 3), np.uint8), "labels": ((height, width), np.int32),
-        "coarse_labels": ((8, 16), np.int32), "differences": ((4, height, width), np.float32),
-        "naive_labels": ((height, width), np.int32), "confidence": ((height, width), np.float32),
+        "image": ((height, width, 3), np.uint8),
+        "labels": ((height, width), np.int32),
+        "coarse_labels": ((8, 16), np.int32),
+        "differences": ((4, height, width), np.float32),
+        "naive_labels": ((height, width), np.int32),
+        "confidence": ((height, width), np.float32),
         "labels_at_original_size": (picture.size[::-1], np.int32),
     }
     assert {name: (getattr(plain, name).shape, getattr(plain, name).dtype) for name in expected} == expected
@@ -177,6 +184,7 @@ def test_the_grid_of_fifty_steps_is_stable_diffusions():
         DDIMScheduler(**SCHEDULE, steps_offset=1, set_alpha_to_one=False),
         PNDMScheduler(**SCHEDULE, steps_offset=1, set_alpha_to_one=False, skip_prk_steps=True),
         PNDMScheduler(**SCHEDULE, steps_offset=1),  # whose own default is not DDIM's
+        EulerDiscreteScheduler(**SCHEDULE, steps_offset=1),  # which does not know where the last step ends
     )
     for scheduler in schedulers:
         steps = sampling_steps(scheduler, 50)

@@ -92,7 +92,7 @@ def test_any_real_number_becomes_a_float_where_a_float_is_meant(value):
 
 def test_kmeans_restarts_may_be_automatic():
     assert Settings(kmeans_n_init="auto").kmeans_n_init == "auto"
-    assert 'or "auto", not \'Auto\'' in message("kmeans_n_init", "Auto")
+    assert "or \"auto\", not 'Auto'" in message("kmeans_n_init", "Auto")
     message("num_segments", "auto")
 
 
