@@ -86,9 +86,11 @@ def test_a_timestep_off_the_grid_is_snapped_and_said(client, pictures):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"num_segments": 40, "feature_timestep": 2000}, "feature_timestep"),
-        ({"strength": -3}, "strength"),
-        ({"seed": -1}, "seed"),
+        ({"feature_timestep": 2000}, "maximum value 999"),
+        ({"strength": -3}, "minimum value 0"),
+        ({"strength": float("nan")}, "strength must be a number|not JSON compliant"),
+        ({"seed": -1}, "minimum value 0"),
+        ({"seed": None}, "seed must be a whole number from 0"),
         ({"model": "../../etc/passwd"}, "not in the list of choices"),
     ],
 )

@@ -280,3 +280,9 @@ def test_a_pipeline_takes_each_kind_of_source(small, picture, tmp_path):
     assert len(set(results)) == 1
     with pytest.raises(ValueError, match="nowhere.png cannot be read"):
         small(tmp_path / "nowhere.png")
+
+
+def test_a_picture_over_16_times_as_long_as_wide_is_refused():
+    pixels_of(Image.new("RGB", (64, 1024)))
+    with pytest.raises(ValueError, match="16 times as long.*64 x 1025"):
+        open_picture(Image.new("RGB", (64, 1025)))

@@ -189,6 +189,17 @@ class Run:
         self.seconds_before, self.step, self.encoded = state["seconds"], state["step"], state["encoded"]
         log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
 
+    def start_from(self, folder: Path) -> None:
+        """Begin with the networks of a finished pipeline in place of random ones: its autoencoder stays as it is."""
+        pipeline = EmerDiffPipeline.from_pretrained(folder, dtype=torch.float32)
+        self.tokenizer = pipeline.tokenizer
+        self.vae.load_state_dict(pipeline.vae.state_dict())
+        self.vae.register_to_config(scaling_factor=pipeline.vae.config.scaling_factor)
+        self.unet.load_state_dict(pipeline.unet.state_dict())
+        self.text_encoder.load_state_dict(pipeline.text_encoder.state_dict())
+        self.average = self.parts["average"] = EMAModel(self.denoiser.parameters(), decay=0.999, foreach=True)
+        self.encoded = True
+
     def tokens(self, captions: list[str]) -> Tensor:  # (n, 77) int64
         return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
@@ -300,8 +311,13 @@ def finish_autoencoder(run: Run, seen: Store, kept: Store) -> None:
     run.encoded = True
 
 
-def train_denoiser(run: Run, stream: Stream, kept: Store, *, side: int, batch: int, until: float) -> None:
-    """Noise prediction (SD's loss) on random `side` x `side` crops of the latents, for `until` of the time."""
+def train_denoiser(
+    run: Run, stream: Stream, kept: Store, *, side: int, batch: int, begin: float, until: float
+) -> None:
+    """Noise prediction (SD's loss) on random `side` x `side` crops of the latents, until that share of the time.
+
+    The learning rate has its warm-up at the share `begin`.
+    """
     report = Report(run, f"denoiser at {side}")
     unet, empty = run.compiled(run.unet), run.tokens([""])[0].to(run.device)
     while run.share < until:
@@ -317,11 +333,11 @@ def train_denoiser(run: Run, stream: Stream, kept: Store, *, side: int, batch: i
             text = run.text_encoder(torch.where(dropped, empty, tokens.long())).last_hidden_state
             predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
         loss = F.mse_loss(predicted.float(), eps)
-        optimize(run.optimizer, 8e-4 * annealed(run.share, AUTOENCODER_ENDS, 1), run.average, loss)
+        optimize(run.optimizer, 8e-4 * annealed(run.share, begin, 1), run.average, loss)
         report(loss, batch, len(kept), stream.next_seed)
 
 
-def train(out: Path, device: torch.device, minutes: float) -> None:
+def train(out: Path, device: torch.device, minutes: float, start: Path | None) -> None:
     """Train, or go on training, for `minutes` in all; the result is OUT/pipeline."""
     out.mkdir(parents=True, exist_ok=True)
     sizes, checkpoint = Sizes.of(device), out / "checkpoint.pt"
@@ -333,13 +349,16 @@ def train(out: Path, device: torch.device, minutes: float) -> None:
     run = Run(out, device, minutes, sizes.side)
     if resumed:
         run.resume(checkpoint)
+    elif start:
+        run.start_from(start)
     latent = sizes.side // 8
     kept = Store(sizes.latents, device, ((4, latent, latent), torch.float16), ((model.TEXT_LENGTH,), torch.int32))
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
     run.vae.requires_grad_(False)
-    train_denoiser(run, stream, kept, side=latent // 2, batch=sizes.crop_batch, until=CROPS_END)
-    train_denoiser(run, stream, kept, side=latent, batch=sizes.batch, until=1)
+    begin, crops_end = (0, 0) if start else (AUTOENCODER_ENDS, CROPS_END)
+    train_denoiser(run, stream, kept, side=latent // 2, batch=sizes.crop_batch, begin=begin, until=crops_end)
+    train_denoiser(run, stream, kept, side=latent, batch=sizes.batch, begin=begin, until=1)
     run.save(stream.next_seed)
     run.export()
     stream.close()
@@ -349,13 +368,14 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m emerdiff.miniature.train", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
     parser.add_argument("--minutes", type=float, default=24, help="time in all, earlier runs included")
+    parser.add_argument("--start", type=Path, help="finished pipeline to begin with; only its denoiser is trained")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     if arguments.minutes < 3:
         parser.error("--minutes must be at least 3, for each stage to see some scenes")
     torch.set_float32_matmul_precision("high")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    train(arguments.out, torch.device(arguments.device), arguments.minutes)
+    train(arguments.out, torch.device(arguments.device), arguments.minutes, arguments.start)
 
 
 if __name__ == "__main__":
