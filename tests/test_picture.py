@@ -75,7 +75,8 @@ def test_a_damaged_file_is_refused_whatever_the_library_makes_of_it(tmp_path):
             try:
                 pixels_of(tmp_path / "damaged")
             except ValueError as error:
-                assert str(error).startswith(("damaged cannot be read", "damaged is not a picture", "a picture needs"))
+                ours = ("damaged cannot be read", "damaged is not a picture", "a picture needs", "a picture may be")
+                assert str(error).startswith(ours)
                 refused += 1
     assert refused > 30
 
