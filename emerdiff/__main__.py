@@ -12,7 +12,6 @@ from tqdm import tqdm
 from .drawing import indexed_png, overlay
 from .evaluation import Scorer
 from .loading import MINIATURE, load
-from .masks import upsample_naive
 from .miniature.scenes import CLASSES, draw_scene
 from .pipeline import EmerDiffPipeline, Progress
 from .segmentation import Segmentation
@@ -75,9 +74,9 @@ def score(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
     for seed in tqdm(range(options.first_seed, options.first_seed + options.scenes), unit="scene", leave=False):
         scene = draw_scene(seed, pipe.native_side)
         result = pipe(scene.image, settings)
-        size = scene.labels.shape  # may differ from the one that the settings ask for
-        emerdiff.add(result.labels_at(size[::-1]), scene.labels)
-        naive.add(upsample_naive(result.coarse_labels, settings.num_segments, size), scene.labels)
+        size = scene.labels.shape[::-1]  # may differ from the one that the settings ask for
+        emerdiff.add(result.labels_at(size), scene.labels)
+        naive.add(result.naive_labels_at(size), scene.labels)
     last = options.first_seed + options.scenes - 1
     print(f"scenes {options.first_seed}..{last} at {pipe.native_side} pixels, majority assignment, {settings}")
     print(f"{'':10}{'mIoU':>8}{'accuracy':>10}{'boundary F (2 px)':>20}")

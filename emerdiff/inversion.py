@@ -17,8 +17,6 @@ from torch import Tensor
 
 from .hooks import exclusive, record
 
-Rows = Generator[int, None, "object"]  # yields the number of U-Net rows of each call as it is done
-
 
 @dataclass(frozen=True)
 class Step:

@@ -107,14 +107,10 @@ class EmerDiffPipeline(DiffusionPipeline):
         follow from the memory that is free. It does not change the result. Raises `ValueError` for a picture
         that cannot be read or settings that do not fit it.
         """
-        run = self.stream(image, settings, rows_per_batch=rows_per_batch)
-        while True:
-            try:
-                event = next(run)
-            except StopIteration as end:
-                return end.value
+        for event in (run := _Results(self.stream(image, settings, rows_per_batch=rows_per_batch))):
             if progress:
                 progress(event)
+        return run.value
 
     def stream(
         self, image: Picture, settings: Settings | None = None, *, rows_per_batch: int | None = None

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from .masks import label_at
+from .masks import label_at, upsample_naive
 from .settings import Settings
 
 
@@ -44,6 +44,10 @@ class Segmentation:
     def labels_at(self, size: tuple[int, int]) -> np.ndarray:
         """Labels (height, width) int32 at any `size` (width, height), from resized difference maps."""
         return label_at(self.differences, size)
+
+    def naive_labels_at(self, size: tuple[int, int]) -> np.ndarray:
+        """Naive labels (height, width) int32 at any `size` (width, height), from the coarse labels."""
+        return upsample_naive(self.coarse_labels, self.settings.num_segments, size[::-1])
 
     @property
     def changed(self) -> float:

@@ -21,7 +21,6 @@ sys.path.insert(0, str(HERE.parent))  # run from a clone, not installed
 
 import emerdiff
 from emerdiff.drawing import indexed_png, overlay
-from emerdiff.masks import upsample_naive
 from emerdiff.miniature.scenes import CLASSES, draw_scene
 
 SIDE = 512  # pixels of the stored pictures
@@ -44,7 +43,7 @@ def main() -> None:
         scene = draw_scene(seed, SIDE, kind)
         Image.fromarray(scene.image).save(HERE / f"{name}.jpg", quality=90)
         result = pipe(HERE / f"{name}.jpg", pipe.settings(num_segments=k))
-        naive = upsample_naive(result.coarse_labels, k, (SIDE, SIDE))
+        naive = result.naive_labels_at((SIDE, SIDE))
         labels = result.labels_at_original_size
         for what, values, count in (
             ("truth", scene.labels, len(CLASSES)),

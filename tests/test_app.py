@@ -119,9 +119,8 @@ def test_two_visitors_get_their_own_results(url, pictures):
 
 def test_stored_examples_are_what_the_method_finds():
     image, _, *values = app.example_inputs(0)
-    names = ("num_segments", "modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
     pipe = app.pipeline("miniature")
-    result = pipe(image, pipe.settings(**dict(zip(names, values, strict=True))))
+    result = pipe(image, pipe.settings(**dict(zip(app.SHOWN_SETTINGS, values, strict=True))))
     stored = np.asarray(Image.open(app.EXAMPLES / f"{app.examples()[0]['name']}_labels.png"))
     assert (stored == result.labels_at_original_size).mean() > 0.98  # processors round differently
 
