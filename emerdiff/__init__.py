@@ -2,7 +2,8 @@
 
 from .loading import load
 from .pipeline import EmerDiffPipeline, Progress
+from .recut import merge, recut
 from .segmentation import Segmentation
 from .settings import Settings
 
-__all__ = ["EmerDiffPipeline", "Progress", "Segmentation", "Settings", "load"]
+__all__ = ["EmerDiffPipeline", "Progress", "Segmentation", "Settings", "load", "merge", "recut"]

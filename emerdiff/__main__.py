@@ -1,4 +1,4 @@
-"""The command line: `python -m emerdiff segment IMAGE... --out DIR` and `python -m emerdiff score`."""
+"""The command line: `python -m emerdiff segment IMAGE... --out DIR`, `score` and `benchmark`."""
 
 import argparse
 import json
@@ -6,24 +6,29 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import torch
 from PIL import Image
 from tqdm import tqdm
 
+from .benchmark import agreement, compare, figure, growth, matmul_speed, stable_diffusion_sized
 from .drawing import indexed_png, overlay
 from .evaluation import Scorer
 from .loading import MINIATURE, load
 from .miniature.scenes import CLASSES, draw_scene
 from .pipeline import EmerDiffPipeline, Progress
 from .segmentation import Segmentation
-from .settings import Settings
+from .settings import PRESETS, Settings
+
+SD_SIZE = "sd-size"
+SETTINGS = ("preset", *(f.name for f in fields(Settings)))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 1 where anything failed."""
     options = _parser().parse_args(arguments)
     try:
-        pipe = load(options.model, device=options.device)
-        chosen = {f.name: getattr(options, f.name) for f in fields(Settings) if f.name in options}
+        pipe = stable_diffusion_sized() if options.model == SD_SIZE else load(options.model, device=options.device)
+        chosen = {name: getattr(options, name) for name in SETTINGS if name in options}
         return options.command(pipe, pipe.settings(**chosen), options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -86,6 +91,54 @@ def score(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
     return 0
 
 
+def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
+    """Times the published procedure, the exact engine and the presets on a drawn scene."""
+    device = torch.device(options.device or pipe.unet.device)
+    pipe.to(device)
+    side, k = pipe.native_side, settings.num_segments
+    picture = Image.fromarray(draw_scene(options.first_seed, side).image)
+    measured = compare(pipe, picture, k, whole=options.model != SD_SIZE, limit=options.limit)
+    published = measured[0]
+    speeds = {m.dtype: matmul_speed(device, m.dtype) / 1e12 for m in measured}
+    told = ", ".join(f"{str(dtype).removeprefix('torch.')} {speed:.2f} TFLOP/s" for dtype, speed in speeds.items())
+    print(f"{options.model}, {side} x {side} pixels, k = {k}, {device}, matrix multiply: {told}")
+    print(f"{'':10}{'dtype':>10}{'seconds':>10}{'x faster':>9}{'rows':>6}{'decodes':>8}{'TFLOP':>8}{'peak':>6}", end="")
+    print(f"{'GiB':>6}{'labels':>8}")
+    rows = []
+    for m in measured:
+        row = {
+            "name": m.name,
+            "dtype": str(m.dtype).removeprefix("torch."),
+            "seconds": m.seconds,
+            "extrapolated": m.extrapolated,
+            "times_faster": published.seconds / m.seconds,
+            "rows": m.rows,
+            "decodes": m.decodes,
+            "tflop": m.tflop,
+            "share_of_matmul_peak": m.modulated_tflop / m.modulated_seconds / speeds[m.dtype],
+            "peak_memory_gib": m.peak_memory,
+            "equal_labels": None
+            if m.labels is None or published.labels is None
+            else agreement(m.labels, published.labels),
+        }
+        rows.append(row)
+        seconds = f"{m.seconds:.2f}{'*' if m.extrapolated else ' '}"
+        equal = "" if row["equal_labels"] is None else f"{row['equal_labels']:.2%}"
+        print(
+            f"{m.name:10}{row['dtype']:>10}{seconds:>10}{row['times_faster']:9.1f}{m.rows:6}{m.decodes:8}"
+            f"{m.tflop:8.2f}{row['share_of_matmul_peak']:6.0%}{m.peak_memory:6.1f}{equal:>8}"
+        )
+    if any(m.extrapolated for m in measured):
+        print("* not run to the end: multiplied out from the calls that were made")
+    result = {"model": options.model, "k": k, "side": side, "device": str(device), "runs": rows}
+    if options.figure:
+        result["growth"] = growth(pipe, picture, (10, 5, 20, 40), (side // 2, side, 2 * side), options.limit)
+        figure(result["growth"], side).savefig(options.figure, dpi=150)
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m emerdiff", description="Segment pictures with a text-to-image diffusion model."
@@ -101,15 +154,24 @@ def _parser() -> argparse.ArgumentParser:
         "--first-seed", type=int, default=500_000, help="of the first (default 500000); training uses 1000000 on"
     )
     two.set_defaults(command=score)
-    for command in (one, two):
+    three = commands.add_parser("benchmark", help="time the presets against the published procedure")
+    three.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, and of the figure's points")
+    three.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of how time grows; takes a while")
+    three.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
+    three.add_argument("--first-seed", type=int, default=600_000, help="of the drawn scene")
+    three.set_defaults(command=benchmark)
+    for command in (one, two, three):
         command.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
         command.add_argument("--device", help="cuda, mps or cpu; by default the first there is")
+    for command in (one, two):
         _add_settings(command.add_argument_group("settings (defaults: the model's own)"))
+    three.add_argument("--num-segments", type=_number, default=25, metavar="N", help="default 25")
     return parser
 
 
 def _add_settings(group) -> None:
     """An option for each field of `Settings`; the class itself checks the values."""
+    group.add_argument("--preset", choices=PRESETS, default=argparse.SUPPRESS, help="what the other settings begin as")
     for f in fields(Settings):
         flag = "--" + f.name.replace("_", "-")
         if f.type is bool:

@@ -7,7 +7,7 @@ import difflib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from torch import Tensor, nn
 
@@ -64,6 +64,37 @@ def record(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tenso
         yield outputs
     if missing := [name for name in names if name not in outputs]:
         raise RuntimeError(f"recorded layers that never ran: {', '.join(missing)}")
+
+
+class _Reached(Exception):
+    pass
+
+
+@contextmanager
+def reach(network: nn.Module, name: str) -> Iterator[list[Tensor]]:
+    """Within the block, a call of the network ends, without a result, as soon as the named layer has run.
+
+    The layer's output is put into the list that is yielded. Statements after the call are not run.
+    """
+    outputs: list[Tensor] = []
+
+    def stop(output: Tensor) -> Tensor:
+        outputs.append(output)
+        raise _Reached
+
+    with suppress(_Reached), edit(network, {name: stop}):
+        yield outputs
+
+
+@contextmanager
+def attend(network: nn.Module, processors: Mapping[str, Callable]) -> Iterator[None]:
+    """Within the block, the named attention layers compute with these attention processors."""
+    with exclusive(network), ExitStack() as stack:
+        for name, processor in processors.items():
+            attention = layer(network, name)
+            stack.callback(attention.set_processor, attention.processor)
+            attention.set_processor(processor)
+        yield
 
 
 @contextmanager

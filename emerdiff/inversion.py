@@ -9,8 +9,9 @@ z_t          the noise map that leads from x_t to x_{t_prev}; kept as the residu
 
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
@@ -61,6 +62,16 @@ def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple
     )
 
 
+def thinned(steps: tuple[Step, ...], count: int) -> tuple[Step, ...]:
+    """`count` of the steps, evenly spaced, each ending where the next begins: the first and the last among them.
+
+    A single one is the first, ending where the last did.
+    """
+    kept = [steps[i] for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, count)})]
+    ends = [*(step.alpha_bar for step in kept[1:]), steps[-1].alpha_bar_prev]
+    return tuple(replace(step, alpha_bar_prev=end) for step, end in zip(kept, ends, strict=True))
+
+
 def step_at(scheduler: SchedulerMixin, t: int) -> Step:
     """A step from any timestep, on a sampling grid or not, straight to the clean latents."""
     ddim = _ddim(scheduler)
@@ -94,7 +105,7 @@ class InvertedStep:
 
     step: Step
     residual: Tensor  # (1, 4, h, w): x_{t_prev} - mu_t(x_t) = sqrt(var_t) z_t
-    attention: Mapping[str, Tensor]  # queries and keys of the unmodulated replay, by layer name, (1, tokens, c)
+    recorded: Mapping[str, Tensor]  # outputs of layers in the unmodulated replay, by their names, (1, tokens, c)
 
     def previous(self, x_t: Tensor, prediction: Tensor) -> Tensor:
         """x_{t_prev} of the replay. The residual, not z_t, is added: it also holds where var_t is 0."""

@@ -23,8 +23,10 @@ class Layers:
 
     Empty where the rows cannot be made to differ only from there, as more layers follow in the same block.
     """
-    attention: tuple[str, ...]
-    """Every query projection, and every key projection that does not read the prompt."""
+    self_attention: tuple[str, ...]
+    """Every attention layer that does not read the prompt."""
+    cross_attention: tuple[str, ...]
+    """Every attention layer that reads the prompt."""
     stride: int
     """Latent cells along each side of a grid cell."""
 
@@ -51,12 +53,16 @@ def find_layers(unet: nn.Module) -> Layers:
     index = next((i for i in usable if native_latent_side(unet) // 2 ** (last - i) == GRID), usable[0])
     count = len(unet.up_blocks[index].attentions)
     third = f"up_blocks.{index}.attentions.{min(2, count - 1)}"
+    attention = [(name, module) for name, module in unet.named_modules() if isinstance(module, Attention)]
+    if outside := [name for name, module in attention if module.residual_connection]:
+        raise ValueError(f"EmerDiff supports attention in transformers alone; this U-Net also has {outside[0]}")
     differing = (third, *(f"up_blocks.{i}" for i in range(index + 1, last + 1)))
     return Layers(
         feature=f"up_blocks.{index}.attentions.0.transformer_blocks.0.attn2",
         modulation=f"{third}.transformer_blocks.0.attn2",
         differing=differing if count <= 3 else (),
-        attention=_projections(unet),
+        self_attention=tuple(name for name, module in attention if not module.is_cross_attention),
+        cross_attention=tuple(name for name, module in attention if module.is_cross_attention),
         stride=2 ** (last - index),
     )
 
@@ -74,12 +80,3 @@ def _has_transformers(block: nn.Module) -> bool:
     return any(
         getattr(t.transformer_blocks[0], "attn2", None) for t in transformers if hasattr(t, "transformer_blocks")
     )
-
-
-def _projections(unet: nn.Module) -> tuple[str, ...]:
-    """Keys of the prompt are the same in every replay, so only those of self-attention are named."""
-    names = []
-    for name, module in unet.named_modules():
-        if isinstance(module, Attention):
-            names += [f"{name}.to_q"] if module.is_cross_attention else [f"{name}.to_q", f"{name}.to_k"]
-    return tuple(names)

@@ -30,11 +30,11 @@ def load(
 ) -> EmerDiffPipeline:
     """A pipeline from "miniature", a Hub id or a folder in diffusers layout; safetensors only.
 
-    `device` is CUDA or Apple's MPS where there is one; `dtype` is float16 on CUDA, else float32. Raises
-    `ValueError` that says what happened, and what can be loaded instead.
+    `device` is CUDA or Apple's MPS where there is one; `dtype` is what `fast_dtype` says. Raises `ValueError`
+    that says what happened, and what can be loaded instead.
     """
     device = _usable(device or _best_device())
-    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    dtype = dtype or fast_dtype(device)
     source = WEIGHTS if model == MINIATURE else model
     try:
         if Path(source).is_file():
@@ -45,7 +45,18 @@ def load(
         raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
     pipeline.set_progress_bar_config(disable=True)
+    for network in (pipeline.unet, pipeline.vae):
+        network.to(memory_format=torch.channels_last)
     return pipeline.to(device)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The precision that suits the device: float16 on CUDA, bfloat16 on processors with units for it, else float32."""
+    if device.type == "cuda":
+        return torch.float16
+    units = torch.cpu.get_capabilities()
+    has_bfloat16 = device.type == "cpu" and (units.get("avx512_bf16") or units.get("amx_bf16"))
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def _usable(device: str | torch.device) -> torch.device:

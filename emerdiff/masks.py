@@ -21,9 +21,9 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     return F.conv2d(x, kernel[..., None], groups=x.shape[1])
 
 
-def difference(minus: Tensor, plus: Tensor, smoothing: float) -> Tensor:
-    """d_i = |G(I+) - G(I-)| over RGB, for (b, 3, H, W) in [-1, 1] -> (b, H, W). G is linear, so it runs once."""
-    return gaussian_blur(plus - minus, smoothing).norm(dim=1)
+def response(minus: Tensor, plus: Tensor, smoothing: float) -> Tensor:
+    """G(I+) - G(I-) of pictures (b, 3, H, W) in [-1, 1]. G is linear, so it runs once; its norm over RGB is d_i."""
+    return gaussian_blur(plus - minus, smoothing)
 
 
 def label(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,10 @@ def label(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     far the second largest falls short of it, as a share of it (0 where all differences are 0).
     """
     labels = differences.argmax(0).astype(np.int32)
-    second, best = np.partition(differences, -2, axis=0)[-2:]
+    best, second = np.zeros((2, *labels.shape), differences.dtype)
+    for d in differences:
+        np.maximum(second, np.minimum(best, d), out=second)
+        np.maximum(best, d, out=best)
     confidence = np.divide(best - second, best, out=np.zeros_like(best), where=best > 0)
     return labels, confidence
 

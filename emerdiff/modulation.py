@@ -7,8 +7,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from .attention import injected
 from .hooks import edit, widen
-from .inversion import Inversion, InvertedStep, predict
+from .inversion import Inversion, predict
 from .layers import Layers
 
 
@@ -21,12 +22,14 @@ def replay(
     layers: Layers,
     *,
     attention_injection: bool,
+    shared: bool = True,
 ) -> Generator[int, None, Tensor]:
     """Denoise from x_{t_m} with the output of the modulated layer changed by `offsets` (rows, cells).
 
     The offset of a cell is added on every channel, at the first step only. With attention injection all
-    queries and keys are those of the unmodulated replay, at every step. Returns the clean latents
-    (rows, 4, h, w); yields the rows of each U-Net call.
+    queries and keys are those of the unmodulated replay, at every step, `shared` by all rows or in each; the
+    inversion must have recorded them for the same. Returns the clean latents (rows, 4, h, w); yields the rows
+    of each U-Net call.
     """
     rows = len(offsets)
     x_t = inversion.x_start
@@ -36,7 +39,7 @@ def replay(
             x_t = x_t.expand(rows, -1, -1, -1)
         with ExitStack() as stack:
             if attention_injection:
-                stack.enter_context(_injected(unet, inverted))
+                stack.enter_context(injected(unet, layers, inverted.recorded, shared=shared))
             if first:  # all rows are equal up to the modulated transformer: one row goes in, and widens there
                 stack.enter_context(edit(unet, {layers.modulation: lambda output: output + offsets[..., None]}))
                 stack.enter_context(widen(unet, layers.differing, rows))
@@ -44,12 +47,3 @@ def replay(
         x_t = inverted.previous(x_t, prediction)
         yield rows
     return x_t
-
-
-def _injected(unet: UNet2DConditionModel, inverted: InvertedStep):
-    """Within the block, queries and keys are those recorded at this step."""
-
-    def inject(recorded: Tensor):
-        return lambda output: recorded.expand_as(output)
-
-    return edit(unet, {name: inject(recorded) for name, recorded in inverted.attention.items()})

@@ -1,27 +1,29 @@
 """EmerDiff (Namekata, Sabour, Fidler and Kim, ICLR 2024, arXiv 2401.11739) as a diffusers pipeline."""
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from .attention import recorded_layers
+from .batches import Results, Rows, in_batches
+from .decoding import patchwork, scattered
 from .hooks import exclusive
-from .inversion import Inversion, Step, invert, sampling_steps, step_at
+from .inversion import Inversion, Step, invert, sampling_steps, step_at, thinned
 from .layers import find_layers, native_latent_side
-from .masks import difference, label, upsample_naive
+from .masks import label, response, upsample_naive
 from .modulation import replay
 from .picture import SIDE_MULTIPLE, Picture, open_picture, size_for_network, to_tensor
 from .segmentation import Segmentation
 from .segments import cluster, draw_features
-from .settings import Settings
+from .settings import PRESETS, Settings
 
 MOST_ROWS = {"cpu": 8, "cuda": 64, "mps": 8}  # of one U-Net call: more gain nothing
 ACTIVATIONS_PER_ROW = 60  # memory of one more row, in feature maps of the first level; measured 25 to 45
@@ -46,6 +48,9 @@ class EmerDiffPipeline(DiffusionPipeline):
         pipe = emerdiff.load("miniature")
         segmentation = pipe("street.jpg", pipe.settings(num_segments=12))
     """
+
+    share_attention = True
+    """Compute what all rows of a replay share once. Off, each row does it for itself, with the same result."""
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
     _optional_components = ["safety_checker", "feature_extractor"]
@@ -83,9 +88,11 @@ class EmerDiffPipeline(DiffusionPipeline):
         unused = {"safety_checker": None, "feature_extractor": None}
         return super().from_pretrained(pretrained_model_name_or_path, **unused, **{"use_safetensors": True} | kwargs)
 
-    def settings(self, **changes) -> Settings:
-        """The settings that suit this model, with `changes`."""
-        return Settings(**self.config.defaults | changes)
+    def settings(self, *, preset: str = "exact", **changes) -> Settings:
+        """The settings that suit this model, changed by a preset of `PRESETS`, then by `changes`."""
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+        return Settings(**self.config.defaults | PRESETS[preset] | changes)
 
     @property
     def native_side(self) -> int:
@@ -107,7 +114,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         follow from the memory that is free. It does not change the result. Raises `ValueError` for a picture
         that cannot be read or settings that do not fit it.
         """
-        for event in (run := _Results(self.stream(image, settings, rows_per_batch=rows_per_batch))):
+        for event in (run := Results(self.stream(image, settings, rows_per_batch=rows_per_batch))):
             if progress:
                 progress(event)
         return run.value
@@ -132,7 +139,8 @@ class EmerDiffPipeline(DiffusionPipeline):
                 f"{math.prod(grid)} cells: choose at most that many, or a larger image_area"
             )
         free_draw = settings.feature_timestep == steps[-1].t  # the inversion has this very row
-        counter = _Counter(settings.feature_draws - free_draw + len(steps) + 2 * k * len(steps))
+        sides = 2 if settings.two_sided else 1
+        counter = _Counter(settings.feature_draws - free_draw + len(steps) + sides * k * len(steps))
 
         prompt = self._encode_prompt()
         x_0 = self._encode(picture)
@@ -144,7 +152,9 @@ class EmerDiffPipeline(DiffusionPipeline):
                 prompt,
                 steps,
                 noise=_noise_like(x_0, settings.seed),
-                recorded=self.layers.attention if settings.attention_injection else (),
+                recorded=recorded_layers(self.layers, shared=self.share_attention)
+                if settings.attention_injection
+                else (),
                 feature=f"{self.layers.feature}.to_q",
             ),
         )
@@ -159,13 +169,15 @@ class EmerDiffPipeline(DiffusionPipeline):
                 layer=f"{self.layers.feature}.to_q",
                 draws=settings.feature_draws,
                 first=inversion.queries if free_draw else None,
+                rows=rows_per_batch or self._rows_that_fit(x_0),
             ),
         )
         coarse = cluster(features, k, settings.kmeans_n_init)  # (cells,)
         masks = torch.from_numpy(coarse)[None] == torch.arange(k)[:, None]  # (k, cells)
-        differences = yield from counter.count(
-            "modulating segments", self._differences(inversion, prompt, masks, settings, rows_per_batch)
+        responses = yield from counter.count(
+            "modulating segments", self._responses(inversion, prompt, x_0, masks, settings, rows_per_batch)
         )
+        differences = np.linalg.norm(responses, axis=1)
         labels, confidence = label(differences)
         coarse = coarse.reshape(grid)
         self.maybe_free_model_hooks()
@@ -173,6 +185,8 @@ class EmerDiffPipeline(DiffusionPipeline):
             image=np.asarray(picture),
             labels=labels,
             coarse_labels=coarse,
+            features=features.reshape(*grid, -1),
+            responses=responses.astype(np.float16),
             differences=differences,
             naive_labels=upsample_naive(coarse, k, size[::-1]),
             confidence=confidence,
@@ -192,9 +206,12 @@ class EmerDiffPipeline(DiffusionPipeline):
                 f"Modulation timestep {settings.modulation_timestep} is not on the grid of "
                 f"{settings.num_inference_steps} sampling steps; the nearest, {t_m}, was used.",
             )
+        steps = tuple(step for step in grid if step.t <= t_m)
+        if settings.replay_steps:
+            steps = thinned(steps, settings.replay_steps)
+            settings = replace(settings, replay_steps=len(steps))
         area = settings.image_area or self.native_side**2
-        settings = replace(settings, modulation_timestep=t_m, image_area=area)
-        return settings, tuple(step for step in grid if step.t <= t_m), notes
+        return replace(settings, modulation_timestep=t_m, image_area=area), steps, notes
 
     @torch.inference_mode()
     def _encode_prompt(self) -> Tensor:
@@ -221,37 +238,43 @@ class EmerDiffPipeline(DiffusionPipeline):
             return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
 
     @torch.inference_mode()
-    def _differences(
-        self, inversion: Inversion, prompt: Tensor, masks: Tensor, settings: Settings, rows_per_batch: int | None
+    def _responses(
+        self,
+        inversion: Inversion,
+        prompt: Tensor,
+        x_0: Tensor,
+        masks: Tensor,
+        settings: Settings,
+        rows_per_batch: int | None,
     ) -> Generator[int, None, np.ndarray]:
-        """Difference maps (k, H, W) float32 of all segments; yields the rows of each U-Net call.
+        """G(I+) - G(I-) of all segments, (k, 3, H, W) float32; yields the rows of each U-Net call."""
+        signs = torch.tensor([-1, 1] if settings.two_sided else [1])
+        unmodulated = [] if settings.two_sided else [self._decode(x_0)]
 
-        Works on as many segments at once as fit into memory; where they do not fit after all, on half as many.
-        """
-        differences: list[np.ndarray] = []
-        batch = max(1, (rows_per_batch or self._rows_that_fit(inversion.x_start)) // 2)
-        signs = torch.tensor([-settings.strength, settings.strength])
-        while len(differences) < len(masks):
-            chunk = masks[len(differences) : len(differences) + batch]  # (b, cells)
-            offsets = (chunk[:, None] * signs[:, None]).flatten(0, 1).to(prompt)  # (2b, cells), minus before plus
-            injection = settings.attention_injection
-            run = replay(self.unet, inversion, prompt, offsets, self.layers, attention_injection=injection)
-            rows_done = 0
-            try:
-                for rows in (results := _Results(run)):
-                    rows_done += rows
-                    yield rows
-                differences += [self._difference(pair, settings.smoothing) for pair in results.value.split(2)]
-            except Exception as error:
-                if batch == 1 or not should_reduce_batch_size(error):
-                    raise
-                batch //= 2
-                yield -rows_done  # they are run again
-        return np.stack(differences)
+        def responses_of(latents: Tensor) -> list[Tensor]:  # (b, sides, 4, h, w) -> b times (3, H, W)
+            sides = ((*unmodulated, *self._decode(rows).split(1)) for rows in latents)
+            return [response(minus, plus, settings.smoothing)[0].cpu() for minus, plus in sides]
 
-    def _difference(self, latents: Tensor, smoothing: float) -> np.ndarray:
-        minus, plus = self._decode(latents).split(1)
-        return difference(minus, plus, smoothing)[0].cpu().numpy()
+        def modulated(masks: Tensor) -> Rows:
+            offsets = settings.strength * masks[:, None] * signs[:, None]  # (b, sides, cells)
+            latents = yield from replay(
+                self.unet,
+                inversion,
+                prompt,
+                offsets.flatten(0, 1).to(prompt),
+                self.layers,
+                attention_injection=settings.attention_injection,
+                shared=self.share_attention,
+            )
+            latents = latents.unflatten(0, (-1, len(signs)))
+            return latents if settings.candidates else responses_of(latents)
+
+        rows = rows_per_batch or self._rows_that_fit(x_0)
+        results = torch.stack((yield from in_batches(masks, max(1, rows // len(signs)), modulated)))
+        if settings.candidates:
+            latents, owner = patchwork(results, x_0, min(settings.candidates, len(masks)))
+            results = scattered(torch.stack(responses_of(latents)), owner.cpu(), len(masks))
+        return results.numpy()
 
     def _rows_that_fit(self, x_0: Tensor) -> int:
         """Rows of one U-Net call for latents like `x_0` in the memory that is free now."""
@@ -264,16 +287,6 @@ class EmerDiffPipeline(DiffusionPipeline):
         return max(2, min(MOST_ROWS.get(x_0.device.type, 8), int(0.7 * free / bytes_per_row)))
 
 
-class _Results:
-    """Iterates over a generator and keeps what it returns in `value`."""
-
-    def __init__(self, run: Generator) -> None:
-        self.run, self.value = run, None
-
-    def __iter__(self) -> Iterator:
-        self.value = yield from self.run
-
-
 class _Counter:
     """Turns the rows that the stages of a run yield into its progress."""
 
@@ -281,7 +294,7 @@ class _Counter:
         self.done, self.total = 0, total
 
     def count(self, stage: str, run: Generator[int, None, object]) -> Generator[Progress, None, object]:
-        for rows in (results := _Results(run)):
+        for rows in (results := Results(run)):
             self.done += rows
             yield Progress(stage, self.done, self.total)
         return results.value

@@ -21,8 +21,12 @@ class Segmentation:
     """(H, W) int32 in 0..k-1: EmerDiff's segment of each pixel."""
     coarse_labels: np.ndarray
     """(h, w) int32: the k-means cluster of each grid cell."""
+    features: np.ndarray
+    """(h, w, c) float32: the queries that were clustered."""
+    responses: np.ndarray
+    """(k, 3, H, W) float16: how each pixel changes from one modulation of each segment to the other, blurred."""
     differences: np.ndarray
-    """(k, H, W) float32 >= 0: how much each pixel changes between the two modulations of each segment."""
+    """(k, H, W) float32 >= 0: the size of that change over RGB."""
     naive_labels: np.ndarray
     """(H, W) int32: the coarse labels upsampled, the paper's baseline."""
     confidence: np.ndarray

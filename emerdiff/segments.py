@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from .hooks import record
+from .batches import Rows, in_batches
+from .hooks import reach
 from .inversion import Step, predict
 
 
@@ -23,24 +24,24 @@ def draw_features(
     layer: str,
     draws: int,
     first: Tensor | None,
+    rows: int,
 ) -> Generator[int, None, np.ndarray]:
     """Mean query of each grid cell over independent noise draws: (cells, c) float32, rows of the grid in order.
 
-    `first`, if given, is the query (1, cells, c) of the first draw, known from the inversion. Yields after
-    each U-Net row.
+    `first`, if given, is the query (1, cells, c) of the first draw, known from the inversion. The others are
+    computed `rows` at a time, no further than the layer; yields the rows of each U-Net call.
     """
-    total = 0.0
-    for draw in range(draws):
-        x_t = step.add_noise(x_0, noise())
-        if draw == 0 and first is not None:
-            queries = first
-        else:
-            with record(unet, [layer]) as outputs:
-                predict(unet, x_t, step.t, prompt)
-            queries = outputs[layer]
-            yield 1
-        total = total + queries[0].float()
-    return (total / draws).cpu().numpy()
+
+    def queries_of(x_t: Tensor) -> Rows:
+        with reach(unet, layer) as outputs:
+            predict(unet, x_t, step.t, prompt)
+        yield len(x_t)
+        return outputs[0].float()
+
+    x_t = torch.cat([step.add_noise(x_0, noise()) for _ in range(draws)])
+    known = [] if first is None else [first[0].float()]
+    queries = known + (yield from in_batches(x_t[len(known) :], rows, queries_of))
+    return torch.stack(queries).mean(0).cpu().numpy()
 
 
 def cluster(features: np.ndarray, num_segments: int, n_init: int | str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a run can be told, with the paper's values as defaults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Real
 
@@ -30,10 +31,16 @@ class Settings:
     """Sigma of the Gaussian blur before differences are taken, in pixels of the picture the network sees."""
     num_inference_steps: int = _bounded(50, 2, 1000)
     """Steps of the whole sampling grid, of which those from t_m down are run."""
+    replay_steps: int | None = _bounded(None, 1, 1000)
+    """How many of those are run, evenly spaced, t_m and the last among them; None: all. 1 is t_m alone."""
+    two_sided: bool = True
+    """Compare -lambda with +lambda, as the paper does; or else +lambda with the picture as it is."""
     kmeans_n_init: int | str = _bounded(100, 1, 1000)
     """Restarts of k-means, the notebook's 100; "auto" is scikit-learn's choice."""
     image_area: int | None = _bounded(None, 64 * 64, 4096 * 4096)
     """Pixels of the picture the network sees, about; None: the model's native side squared."""
+    candidates: int | None = _bounded(None, 1, 256)
+    """How many segments, those whose latents change most, compete for each patch of the picture; None: all."""
     keep_aspect: bool = True
     """Keep the aspect ratio (sides become multiples of 64), or squash the picture into a square."""
     attention_injection: bool = True
@@ -51,17 +58,25 @@ class Settings:
         return cls.__dataclass_fields__[name].metadata["range"]
 
 
+PRESETS: Mapping[str, Mapping[str, object]] = {
+    "exact": {},
+    "fast": {"replay_steps": 3, "kmeans_n_init": 10},
+    "preview": {"replay_steps": 1, "feature_draws": 1, "two_sided": False, "kmeans_n_init": 1},
+}
+"""What is changed for speed; `exact` is the published procedure. README says what each costs and loses."""
+
+
 def _checked(f, value):
     """The value as the field's plain Python type, or ValueError."""
     if f.type is bool:
         if isinstance(value, bool):
             return value
         raise ValueError(f"{f.name} must be True or False, not {value!r}")
-    if (f.name == "image_area" and value is None) or (f.name == "kmeans_n_init" and value == "auto"):
+    if (f.default is None and value is None) or (f.name == "kmeans_n_init" and value == "auto"):
         return value
     low, high = f.metadata["range"]
     plain, noun = (float, "number") if f.type is float else (int, "whole number")
-    also = {"image_area": " or None", "kmeans_n_init": ' or "auto"'}.get(f.name, "")
+    also = " or None" if f.default is None else ' or "auto"' if f.name == "kmeans_n_init" else ""
     in_range = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high  # NaN is not
     if not in_range or (plain is int and value != int(value)):  # 20.0 is 20, as JSON and sliders send it
         raise ValueError(f"{f.name} must be a {noun} from {low} to {high}{also}, not {value!r}")

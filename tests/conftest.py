@@ -83,19 +83,19 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small(checkpoint):
-    return emerdiff.load(checkpoint, device="cpu")
+    return emerdiff.load(checkpoint, device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")
 def small_v2(tmp_path_factory):
     """Like Stable Diffusion 2: linear projections, heads by level; and it predicts the velocity."""
     folder = save_as_stable_diffusion(tmp_path_factory.mktemp("sd2"), small_parts(version=2))
-    return emerdiff.load(folder, device="cpu")
+    return emerdiff.load(folder, device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")
 def miniature():
-    return emerdiff.load("miniature", device="cpu")
+    return emerdiff.load("miniature", device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,16 @@ import pytest
 import torch
 from conftest import quick, small_parts
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import ImageOps
-from published import Published
 
 from emerdiff import EmerDiffPipeline
+from emerdiff.attention import recorded_layers
 from emerdiff.hooks import layer, record
 from emerdiff.inversion import invert, sampling_steps
 from emerdiff.layers import find_layers
 from emerdiff.modulation import replay
+from emerdiff.published import Published
 
 SIZE = (128, 64)  # of `picture` (192 x 128) where 64 x 64 pixels are asked for
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -36,8 +38,10 @@ def value_of(run):
 
 
 def number_of_hooks(pipe) -> int:
+    """Hooks and attention processors that are not the library's."""
     networks = (pipe.unet, pipe.vae, pipe.text_encoder)
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for n in networks for m in n.modules())
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for n in networks for m in n.modules())
+    return hooks + sum(not isinstance(p, AttnProcessor2_0) for p in pipe.unet.attn_processors.values())
 
 
 def elsewhere(function, *args):
@@ -68,6 +72,7 @@ def assert_same(a, b):
 
 
 def assert_published(ours, published):
+    published.run()
     np.testing.assert_array_equal(ours.coarse_labels.ravel(), published.coarse)
     np.testing.assert_allclose(ours.differences, published.differences, rtol=1e-3, atol=1e-3)
     assert (ours.labels == published.labels).mean() >= 0.995
@@ -143,7 +148,7 @@ def inverted(pipe, latents, steps):
     return value_of(
         invert(
             pipe.unet, x_0, prompt, steps, noise=lambda: torch.randn(x_0.shape, generator=generator),
-            recorded=pipe.layers.attention, feature=f"{pipe.layers.feature}.to_q",
+            recorded=recorded_layers(pipe.layers, shared=True), feature=f"{pipe.layers.feature}.to_q",
         )
     )  # fmt: skip
 
@@ -252,7 +257,7 @@ def test_a_timestep_off_the_grid_is_replaced_by_the_nearest_and_that_is_said(sma
 @pytest.mark.parametrize("t", [0, 1, 500, 999])
 def test_features_are_read_at_their_timestep(small, picture, t):
     called = []
-    with hooked(small.unet.register_forward_pre_hook, lambda _unet, args: called.append(int(args[1]))):
+    with hooked(small.unet.register_forward_pre_hook, lambda _unet, args: called.extend(len(args[0]) * [int(args[1])])):
         run = small.stream(picture, quick(feature_timestep=t, feature_draws=2))
         while next(run).stage != "modulating segments":
             pass
@@ -352,7 +357,9 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(small, picture):
 @pytest.mark.parametrize("draws, t_f", [(1, 1), (3, 1), (2, 50)])
 def test_progress_counts_the_rows_that_the_network_computes(small, picture, draws, t_f):
     rows, events = [], []
-    with hooked(small.unet.register_forward_hook, lambda _unet, _args, out: rows.append(len(out.sample))):
+    begun = (small.unet.register_forward_pre_hook, lambda _unet, args: rows.append(len(args[0])))
+    widened = (small.unet.register_forward_hook, lambda _unet, _args, out: rows.__setitem__(-1, len(out.sample)))
+    with hooked(*begun), hooked(*widened):
         small(picture, quick(feature_draws=draws, feature_timestep=t_f), progress=events.append, rows_per_batch=4)
     assert [event.done for event in events] == np.cumsum(rows).tolist()
     assert {event.total for event in events} == {sum(rows)}
@@ -410,7 +417,7 @@ def test_an_exception_in_a_layer_ends_the_run_and_leaves_nothing_behind(small, p
         if len(calls) == call:
             raise ZeroDivisionError("broken layer")
 
-    broken = small.unet.up_blocks[2].resnets[0]
+    broken = small.unet.mid_block.resnets[0]
     with hooked(broken.register_forward_pre_hook, fail), pytest.raises(ZeroDivisionError, match="broken layer"):
         small(picture, quick(feature_draws=2))
     assert len(calls) == call and min(calls) > 0
@@ -469,7 +476,7 @@ def test_layers_of_stable_diffusion_are_in_its_16x16_upward_block_or_else_the_co
     later = [f"up_blocks.{i}" for i in range(block + 1, 4)]
     assert layers.differing == (f"up_blocks.{block}.attentions.2", *later)
     assert layers.stride == stride
-    assert len(layers.attention) == 16 * 3  # sixteen transformers: two queries, and the keys of self-attention
+    assert [len(layers.self_attention), len(layers.cross_attention)] == [16, 16]
 
 
 def test_layers_of_the_small_pipeline_are_in_its_16x16_block(small):

@@ -8,11 +8,32 @@ import pytest
 from emerdiff.miniature.scenes import CLASSES, COLOURS, KINDS, MASS, PLURALS, SEASONS, draw_scene
 
 SHOWS = {
-    "sky": "sky", "cloud": "cloud", "sun": "sun", "moon": "sun", "mountain": "mountain", "hill": "meadow",
-    "grass": "meadow", "soil": "soil", "field": "soil", "water": "water", "stream": "water", "road": "road",
-    "pavement": "pavement", "house": "wall", "tower": "wall", "fence": "fence", "wood": "crown",
-    "bush": "bush", "hedge": "bush", "car": "car body", "person": "torso", "boat": "hull", "lamp": "lamp",
-    "sheep": "animal", "cow": "animal", "horse": "animal",
+    "sky": "sky",
+    "cloud": "cloud",
+    "sun": "sun",
+    "moon": "sun",
+    "mountain": "mountain",
+    "hill": "meadow",
+    "grass": "meadow",
+    "soil": "soil",
+    "field": "soil",
+    "water": "water",
+    "stream": "water",
+    "road": "road",
+    "pavement": "pavement",
+    "house": "wall",
+    "tower": "wall",
+    "fence": "fence",
+    "wood": "crown",
+    "bush": "bush",
+    "hedge": "bush",
+    "car": "car body",
+    "person": "torso",
+    "boat": "hull",
+    "lamp": "lamp",
+    "sheep": "animal",
+    "cow": "animal",
+    "horse": "animal",
 }
 OTHER_WORDS = """a an and at bare brick by day dusk in many morning night of on picture scene several snowy
 stone sunset the three two tree trees view with wooden"""

@@ -20,9 +20,34 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 CLASSES = (
-    "sky", "cloud", "sun", "mountain", "meadow", "soil", "water", "road", "pavement", "wall", "roof",
-    "window", "door", "chimney", "fence", "crown", "trunk", "bush", "car body", "car window", "wheel",
-    "head", "torso", "legs", "hull", "sail", "lamp", "animal",
+    "sky",
+    "cloud",
+    "sun",
+    "mountain",
+    "meadow",
+    "soil",
+    "water",
+    "road",
+    "pavement",
+    "wall",
+    "roof",
+    "window",
+    "door",
+    "chimney",
+    "fence",
+    "crown",
+    "trunk",
+    "bush",
+    "car body",
+    "car window",
+    "wheel",
+    "head",
+    "torso",
+    "legs",
+    "hull",
+    "sail",
+    "lamp",
+    "animal",
 )
 INDEX = {name: i for i, name in enumerate(CLASSES)}
 SIZES = (32, 2048)
@@ -30,11 +55,21 @@ TEXELS = 512
 
 # Named colours as hue, saturation, value; a surface's colour is drawn around one of them.
 COLOURS = {
-    "red": (0.0, 0.7, 0.65), "orange": (0.07, 0.7, 0.8), "yellow": (0.14, 0.62, 0.85),
-    "green": (0.3, 0.45, 0.5), "olive": (0.2, 0.5, 0.45), "teal": (0.48, 0.45, 0.55),
-    "blue": (0.58, 0.55, 0.68), "navy": (0.63, 0.55, 0.32), "purple": (0.77, 0.35, 0.5),
-    "pink": (0.95, 0.32, 0.85), "brown": (0.07, 0.48, 0.4), "beige": (0.1, 0.25, 0.8),
-    "grey": (0.6, 0.06, 0.52), "white": (0.1, 0.04, 0.92), "black": (0.6, 0.15, 0.16),
+    "red": (0.0, 0.7, 0.65),
+    "orange": (0.07, 0.7, 0.8),
+    "yellow": (0.14, 0.62, 0.85),
+    "green": (0.3, 0.45, 0.5),
+    "olive": (0.2, 0.5, 0.45),
+    "teal": (0.48, 0.45, 0.55),
+    "blue": (0.58, 0.55, 0.68),
+    "navy": (0.63, 0.55, 0.32),
+    "purple": (0.77, 0.35, 0.5),
+    "pink": (0.95, 0.32, 0.85),
+    "brown": (0.07, 0.48, 0.4),
+    "beige": (0.1, 0.25, 0.8),
+    "grey": (0.6, 0.06, 0.52),
+    "white": (0.1, 0.04, 0.92),
+    "black": (0.6, 0.15, 0.16),
 }
 ANY = "red orange yellow green olive teal blue navy purple pink brown beige grey white black"
 
@@ -55,8 +90,7 @@ STUFF = {
     "torso": (ANY, {"weave": 0.5, "check": 0.9, "knit": 0.6, "rough": 0.6}),
     "legs": (ANY, {"weave": 0.4, "rough": 0.5, "knit": 0.8}),
     "hull": (ANY, {"siding": 2, "smooth": 3, "rough": 2}),
-    "sail": ("white beige red orange blue yellow pink green teal black",
-             {"stripe": 6, "smooth": 4, "weave": 2}),
+    "sail": ("white beige red orange blue yellow pink green teal black", {"stripe": 6, "smooth": 4, "weave": 2}),
     "animal": ("white brown black beige grey orange red", {"fur": 0.7, "wool": 0.8}),
 }
 SEASONS = {
@@ -110,8 +144,16 @@ def textures() -> dict[str, list[np.ndarray]]:
                     px, py = x * n + ox, y * n + oy
                     if -length < px < n + length and -length < py < n + length:
                         side = (width * math.cos(a), -width * math.sin(a))
-                        quad = [px - dx, py - dy, px + side[0], py + side[1], px + dx, py + dy,
-                                px - side[0], py - side[1]]
+                        quad = [
+                            px - dx,
+                            py - dy,
+                            px + side[0],
+                            py + side[1],
+                            px + dx,
+                            py + dy,
+                            px - side[0],
+                            py - side[1],
+                        ]
                         pen.polygon(quad, fill=int(30 + 200 * tone))
         return (np.asarray(im, np.float32) - 125) / 50
 
@@ -130,8 +172,7 @@ def textures() -> dict[str, list[np.ndarray]]:
         u = x * cols / n + shift * (row % 2)
         v = (y * rows / n) % 1
         tones = rng.standard_normal((rows, cols))[row, np.floor(u).astype(int) % cols]
-        gap = np.minimum(np.minimum(u % 1, 1 - u % 1) * rows / cols * (cols / rows) ** 2,
-                         np.minimum(v, 1 - v))
+        gap = np.minimum(np.minimum(u % 1, 1 - u % 1) * rows / cols * (cols / rows) ** 2, np.minimum(v, 1 - v))
         return tone * tones + 0.6 - 2.6 * np.clip(1 - gap / joint, 0, 1) + 0.25 * fine
 
     def wave(k: float, along: np.ndarray) -> np.ndarray:
@@ -164,8 +205,7 @@ def textures() -> dict[str, list[np.ndarray]]:
         "brick": courses(16, 8, 0.12),
         "slab": courses(6, 6, 0.05, 0),
         "siding": 2.2 * ((y * 14 / n) % 1) ** 0.6 - 1.5 + 0.3 * fine,
-        "plank": np.roll(courses(2, 14, 0.07, 0.3, 0.6).T, 9,
-                         0).T * 0.7 - 1.3 * ((x * 14 / n) % 1 < 0.12) + 0.3 * fine,
+        "plank": np.roll(courses(2, 14, 0.07, 0.3, 0.6).T, 9, 0).T * 0.7 - 1.3 * ((x * 14 / n) % 1 < 0.12) + 0.3 * fine,
         "panel": courses(2, 2, 0.12, 0, 0.1),
         "tile": 1.6 * scallop - 0.8 + 0.5 * courses(16, 16, 0.02, 0.5, 0.6),
         "shingle": 1.5 * row_v - 0.9 + 0.6 * courses(16, 12, 0.08, 0.5, 0.8),
@@ -227,8 +267,15 @@ def ramp(rng: np.random.Generator, rgb: np.ndarray, contrast: float) -> np.ndarr
 
 def make(rng, rgb, texture, period, amount=(0.35, 0.9), contrast=(0.4, 0.75), light=(0.2, 0.8), glows=False):
     """A material of a colour and texture, its strengths drawn from the given ranges."""
-    return Material(ramp(rng, rgb, rng.uniform(*contrast)), texture, period * rng.uniform(0.7, 1.4),
-                    rng.uniform(*amount), rng.uniform(*light), tuple(rng.uniform(0, 1, 2)), glows)
+    return Material(
+        ramp(rng, rgb, rng.uniform(*contrast)),
+        texture,
+        period * rng.uniform(0.7, 1.4),
+        rng.uniform(*amount),
+        rng.uniform(*light),
+        tuple(rng.uniform(0, 1, 2)),
+        glows,
+    )
 
 
 def stuff(rng: np.random.Generator, part: str, names: str | None = None) -> tuple[str, Material]:
@@ -383,24 +430,21 @@ class Canvas:
         index = ((v.astype(np.int32) & (n - 1)) << bits) | (u.astype(np.int32) & (n - 1))
         return textures()[texture][level].ravel().take(index)
 
-    def paint(self, shapes, part: str, material: Material, fuzz: float = 0.0, fray="leaf",
-              ground=False) -> None:
+    def paint(self, shapes, part: str, material: Material, fuzz: float = 0.0, fray="leaf", ground=False) -> None:
         """Fill polygons (local units) with a material and label them as a part."""
         found = self.mask(shapes, fuzz, fray if fuzz else None)
         if found is None:
             return
         mask, area, (lo, hi) = found
         x0, y0, x1, y1 = area
-        tone = self.sample(material.texture, area, material.period, material.offset,
-                           ground).astype(np.float32)
+        tone = self.sample(material.texture, area, material.period, material.offset, ground).astype(np.float32)
         tone -= 128
         tone *= material.amount * 1.5
         span = np.maximum(hi - lo, 1) if not ground else np.array([self.size, self.size], float)
         centre = (lo + hi) / 2 if not ground else np.array([self.size, self.size]) / 2
         glow = material.light * 100 * self.sun
         tone += ((np.arange(x0, x1) + 0.5 - centre[0]) * (glow[0] / span[0])).astype(np.float32)
-        tone += ((np.arange(y0, y1) + 0.5 - centre[1]) * (glow[1] / span[1]) + 128).astype(np.float32)[:,
-                                                                                                       None]
+        tone += ((np.arange(y0, y1) + 0.5 - centre[1]) * (glow[1] / span[1]) + 128).astype(np.float32)[:, None]
         np.clip(tone, 0, 255, out=tone)
         light = 1.0 if material.glows else self.tint
         colours = material.ramp * light
@@ -420,8 +464,9 @@ class Canvas:
     def shadow(self, half: float, height: float) -> None:
         """The soft shadow on the ground of a thing of half width and height (metres)."""
         reach = -self.sun[0] * height * 0.5 * (1 if self.frame[0, 0] * self.camera[0, 0] > 0 else -1)
-        shape = smooth([(-half, -0.04 * half), (half, -0.04 * half), (half + reach, height * 0.1),
-                        (reach - half, height * 0.1)])
+        shape = smooth(
+            [(-half, -0.04 * half), (half, -0.04 * half), (half + reach, height * 0.1), (reach - half, height * 0.1)]
+        )
         dark = np.array([0.04, 0.05, 0.12])
         self.veil([shape, ellipse(0, 0, half * 1.15, half * 0.14)], dark, self.hard, 0.1 * half + 0.02)
 
@@ -487,36 +532,48 @@ def sky(c: Canvas, rng) -> None:
     low = low + (1 - low) * rng.uniform(0, 0.5) * (0.2 if c.time == "night" else 1)
     c.haze_rgb = np.clip(0.8 * low + 0.1 * c.tint, 0, 1)
     t = np.linspace(0, 1, 256)[:, None]
-    gradient = Material(low + (top - low) * t, "cloudy", rng.uniform(0.8, 2.5), rng.uniform(0.05, 0.45),
-                        rng.uniform(0.8, 1.6), tuple(rng.uniform(0, 1, 2)), True)
+    gradient = Material(
+        low + (top - low) * t,
+        "cloudy",
+        rng.uniform(0.8, 2.5),
+        rng.uniform(0.05, 0.45),
+        rng.uniform(0.8, 1.6),
+        tuple(rng.uniform(0, 1, 2)),
+        True,
+    )
     c.name(word, "sky", "sky")
     c.paint(box(-1, -1, 2, 2), "sky", gradient)
     if rng.random() < 0.5:
-        x, y, r = rng.uniform(0.05, 0.95), rng.uniform(-0.05, 0.75) * max(c.horizon, 0.4), rng.uniform(0.035,
-                                                                                                       0.11)
-        disc = pick(rng, "white yellow beige" if c.time in ("day",
-                                                            "night") else "white yellow orange red pink")[1]
+        x, y, r = rng.uniform(0.05, 0.95), rng.uniform(-0.05, 0.75) * max(c.horizon, 0.4), rng.uniform(0.035, 0.11)
+        disc = pick(rng, "white yellow beige" if c.time in ("day", "night") else "white yellow orange red pink")[1]
         c.veil(ellipse(x, y, 2.2 * r, 2.2 * r), disc, rng.uniform(0.2, 0.6), r)
         c.name("", "moon" if c.time in ("night", "dusk") else "sun", "sun")
-        c.paint(ellipse(x, y, r, r, 48), "sun", make(rng, 0.3 * disc + 0.7, "cloudy", 4 * r, (0, 0.5),
-                                                     (0.1, 0.3),
-                                                     glows=True))
+        c.paint(
+            ellipse(x, y, r, r, 48),
+            "sun",
+            make(rng, 0.3 * disc + 0.7, "cloudy", 4 * r, (0, 0.5), (0.1, 0.3), glows=True),
+        )
     amount = int(rng.integers(0, 7)) if rng.random() < 0.7 else 0
-    words = "white grey pink" if c.time in ("day", "overcast",
-                                            "morning") else "grey pink orange purple navy beige"
+    words = "white grey pink" if c.time in ("day", "overcast", "morning") else "grey pink orange purple navy beige"
     word, rgb = pick(rng, words)
     for _ in range(amount):
         size = math.exp(rng.uniform(math.log(0.06), math.log(0.3)))
         x, y = rng.uniform(-0.1, 1.1), rng.uniform(-0.05, 0.9) * max(c.horizon, 0.3)
         flat = rng.uniform(0.25, 0.7)
-        lumps = [ellipse(x + size * dx, y + size * flat * (dy - abs(dx) * 0.1), size * r, size * flat * r)
-                 for dx, dy, r in zip(rng.normal(0, 0.7, 6), rng.uniform(-0.6, 0.2, 6),
-                                      rng.uniform(0.3, 0.6, 6),
-                                      strict=True)]
+        lumps = [
+            ellipse(x + size * dx, y + size * flat * (dy - abs(dx) * 0.1), size * r, size * flat * r)
+            for dx, dy, r in zip(
+                rng.normal(0, 0.7, 6), rng.uniform(-0.6, 0.2, 6), rng.uniform(0.3, 0.6, 6), strict=True
+            )
+        ]
         c.name(word, "cloud", "cloud")
-        c.paint(lumps, "cloud", make(rng, 0.8 * rgb + 0.2 * c.haze_rgb, "cloudy", size * 2.5, (0.2, 0.6),
-                                     (0.2, 0.5),
-                                     (0.5, 1.2), True), size * 0.14, "cloudy")
+        c.paint(
+            lumps,
+            "cloud",
+            make(rng, 0.8 * rgb + 0.2 * c.haze_rgb, "cloudy", size * 2.5, (0.2, 0.6), (0.2, 0.5), (0.5, 1.2), True),
+            size * 0.14,
+            "cloudy",
+        )
 
 
 def mountains(c: Canvas, rng) -> None:
@@ -536,8 +593,7 @@ def mountains(c: Canvas, rng) -> None:
         if snow and i == 0:
             edge = ridge(rng, -0.8, 1.8, 0.8)
             edge[:, 1] = np.maximum(c.horizon - height * (0.62 + 0.18 * edge[:, 1]), line[:, 1])
-            white = make(rng, np.array([0.9, 0.92, 0.97]) * rng.uniform(0.8, 1), "rock", height * 1.2,
-                         light=(0.3, 1))
+            white = make(rng, np.array([0.9, 0.92, 0.97]) * rng.uniform(0.8, 1), "rock", height * 1.2, light=(0.3, 1))
             c.paint(np.concatenate([line, edge[::-1]]), "mountain", white)
     c.world()
 
@@ -545,8 +601,7 @@ def mountains(c: Canvas, rng) -> None:
 def leaves(c: Canvas, rng) -> tuple[str, Material]:
     """The colour and material of foliage in the season."""
     word, rgb = pick(rng, SEASONS[c.season][1])
-    return word, make(rng, rgb, str(rng.choice(["leaf", "leaf", "needle"])), 2.2, (0.5, 1), (0.55, 0.85),
-                      (0.5, 1.1))
+    return word, make(rng, rgb, str(rng.choice(["leaf", "leaf", "needle"])), 2.2, (0.5, 1), (0.55, 0.85), (0.5, 1.1))
 
 
 def hills(c: Canvas, rng) -> None:
@@ -600,8 +655,13 @@ def strip(c: Canvas, near: float, far: float, turn: float, shift: float, wave: f
     edges = []
     for z in (near, far):
         bend = wave * np.sin(x / 9 + shift)
-        p = np.stack([x * math.cos(turn) - (z + bend) * math.sin(turn) + shift,
-                      x * math.sin(turn) + (z + bend) * math.cos(turn)], 1)
+        p = np.stack(
+            [
+                x * math.cos(turn) - (z + bend) * math.sin(turn) + shift,
+                x * math.sin(turn) + (z + bend) * math.cos(turn),
+            ],
+            1,
+        )
         edges.append(p[p[:, 1] > c.eye / 3])
     if min(map(len, edges)) < 2:
         return np.zeros((3, 2)) - 9
@@ -614,8 +674,7 @@ def path(c: Canvas, rng) -> None:
     width = rng.uniform(1.5, 6) + near * 0.25
     part = str(rng.choice(["road", "soil", "water", "soil", "road"]))
     noun = {"road": "road", "soil": "field", "water": "stream"}[part]
-    land(c, rng, part, strip(c, near, near + width, rng.uniform(-1.2, 1.2), rng.normal(0, 2),
-                             rng.uniform(0, 2)), noun)
+    land(c, rng, part, strip(c, near, near + width, rng.uniform(-1.2, 1.2), rng.normal(0, 2), rng.uniform(0, 2)), noun)
 
 
 # ------------------------------------------------------------------------------------------------- objects
@@ -642,8 +701,9 @@ def tree(c: Canvas, rng) -> None:
         bend = (start + end) / 2 + rng.normal(0, 0.07, 2) * length
         limbs.append(stroke([start, bend, end], [width, width * 0.75, width * 0.5]))
         for _ in range(2 if depth > 1 else 0):
-            branch(bend if rng.random() < 0.3 else end, angle + rng.normal(0, 0.55), length * 0.68,
-                   width * 0.6, depth - 1)
+            branch(
+                bend if rng.random() < 0.3 else end, angle + rng.normal(0, 0.55), length * 0.68, width * 0.6, depth - 1
+            )
 
     if kind != "fir":
         for side in (-1, 1, -1, 1)[: 4 if kind == "bare" else 3]:
@@ -659,25 +719,28 @@ def tree(c: Canvas, rng) -> None:
             n = int(rng.integers(5, 9))
             xs = np.linspace(-r, r, 2 * n + 1)
             ys = y + np.abs(xs / r) * -0.1 * h + (np.arange(2 * n + 1) % 2) * 0.07 * h
-            tiers.append(np.concatenate([np.stack([xs + lean * y / h, ys], 1),
-                                         [(lean * y / h, y + up * 1.9)]]))
+            tiers.append(np.concatenate([np.stack([xs + lean * y / h, ys], 1), [(lean * y / h, y + up * 1.9)]]))
             y += up
         for tier in tiers:
             c.paint(tier, "crown", foliage, 0.012 * h, "needle")
     elif kind != "bare":
-        rx, ry = ((0.13, 0.42) if kind == "tall" else (rng.uniform(0.24, 0.42),
-                                                       rng.uniform(0.24, 0.36))) * np.array(h)
+        rx, ry = ((0.13, 0.42) if kind == "tall" else (rng.uniform(0.24, 0.42), rng.uniform(0.24, 0.36))) * np.array(h)
         cy = max(foot + ry * 0.75, h - ry)
         lumps = [ellipse(lean, cy, rx * 0.85, ry * 0.85)]
-        lumps += [ellipse(lean + rx * 0.7 * math.sin(a), cy + ry * 0.7 * math.cos(a), rx * r, ry * r)
-                  for a, r in zip(rng.uniform(0, 6.3, 7), rng.uniform(0.25, 0.5, 7), strict=True)]
+        lumps += [
+            ellipse(lean + rx * 0.7 * math.sin(a), cy + ry * 0.7 * math.cos(a), rx * r, ry * r)
+            for a, r in zip(rng.uniform(0, 6.3, 7), rng.uniform(0.25, 0.5, 7), strict=True)
+        ]
         c.paint(lumps, "crown", foliage, 0.03 * h)
         for _ in range(3):
             a, r = rng.uniform(0, 6.3), rng.uniform(0.3, 0.5)
             lit = foliage._replace(offset=tuple(rng.uniform(0, 1, 2)))
-            c.paint(ellipse(lean + rx * 0.5 * math.sin(a), cy + ry * 0.5 * math.cos(a), rx * r, ry * r),
-                    "crown", lit,
-                    0.03 * h)
+            c.paint(
+                ellipse(lean + rx * 0.5 * math.sin(a), cy + ry * 0.5 * math.cos(a), rx * r, ry * r),
+                "crown",
+                lit,
+                0.03 * h,
+            )
 
 
 def bush(c: Canvas, rng) -> None:
@@ -692,9 +755,10 @@ def bush(c: Canvas, rng) -> None:
         c.paint(box(-2.5 * wide, -0.05, 2.5 * wide, h), "bush", material, 0.06)
         return
     lumps = [box(-0.85 * wide, 0, 0.85 * wide, 0.4 * h)]
-    lumps += [ellipse(x * wide * 0.6, h * 0.45, wide * 0.5, h * r) for x,
-              r in zip((-1, 0, 1), rng.uniform(0.35, 0.6, 3),
-                                                                                  strict=True)]
+    lumps += [
+        ellipse(x * wide * 0.6, h * 0.45, wide * 0.5, h * r)
+        for x, r in zip((-1, 0, 1), rng.uniform(0.35, 0.6, 3), strict=True)
+    ]
     c.paint(lumps, "bush", material, 0.09)
     if rng.random() < 0.3:
         flowers = ellipse(rng.uniform(-0.4, 0.4) * wide, h * 0.55, wide * 0.4, h * 0.3)
@@ -721,8 +785,7 @@ def lamp(c: Canvas, rng) -> None:
     h = rng.uniform(4, 6)
     metal = make(rng, pick(rng, "black grey green navy white brown")[1], "rough", 0.6)
     lit = c.time in ("night", "dusk")
-    glass = make(rng, pick(rng, "yellow orange white" if lit else "white grey beige teal")[1], "smooth", 0.4,
-                 glows=lit)
+    glass = make(rng, pick(rng, "yellow orange white" if lit else "white grey beige teal")[1], "smooth", 0.4, glows=lit)
     c.name("", "lamp", "lamp")
     c.shadow(0.12, h)
     pole = [stroke([(0, 0), (0, 0.12 * h), (0, h)], [0.46, 0.3, 0.2]), box(-0.32, -0.04, 0.32, 0.4)]
@@ -759,16 +822,27 @@ def house(c: Canvas, rng) -> None:
     peaked = [ridge_top] if style == "eaves" else []
     c.paint(np.array([base, base + d, eave + d, *peaked, eave]), "wall", side)
     if rng.random() < 0.7 and deep > 2:
-        c.paint([np.array([base + d * a + (0, y), base + d * b + (0, y), base + d * b + (0, y + 1.3),
-                           base + d * a + (0, y + 1.3)])
-                 for a, b in ((0.18, 0.4), (0.6, 0.82)) for y in np.arange(floors) * storey + 0.9],
-                "window", make(rng, pick(rng, "navy teal grey white black yellow")[1], "cloudy", 2))
+        c.paint(
+            [
+                np.array(
+                    [
+                        base + d * a + (0, y),
+                        base + d * b + (0, y),
+                        base + d * b + (0, y + 1.3),
+                        base + d * a + (0, y + 1.3),
+                    ]
+                )
+                for a, b in ((0.18, 0.4), (0.6, 0.82))
+                for y in np.arange(floors) * storey + 0.9
+            ],
+            "window",
+            make(rng, pick(rng, "navy teal grey white black yellow")[1], "cloudy", 2),
+        )
     chimney = rng.uniform(1.0, 2.0)
     at = rng.uniform(-0.35, 0.3) * w
     up = h + peak * (1 - abs(at) / half * 0.8 if style == "gable" else 0.7)
     if style != "flat" and rng.random() < 0.9:
-        c.paint(box(at, up - 1, at + chimney, up + rng.uniform(1.3, 2.8)), "chimney",
-                stuff(rng, "chimney")[1])
+        c.paint(box(at, up - 1, at + chimney, up + rng.uniform(1.3, 2.8)), "chimney", stuff(rng, "chimney")[1])
     front = [(-half, 0), (half, 0), (half, h), (-half, h)]
     if style == "gable":
         tip = np.array([0, h + peak])
@@ -780,13 +854,28 @@ def house(c: Canvas, rng) -> None:
         band = rng.uniform(0.3, 0.6)
         up = np.array([0, band])
         edge = roof._replace(light=0.3)
-        c.paint(np.array([tip + up, low + up * 0.4, low - up * 0.4, tip, low * (-1, 1) - up * 0.4,
-                          low * (-1, 1) + up * 0.4]),
-                "roof", edge)
+        c.paint(
+            np.array(
+                [tip + up, low + up * 0.4, low - up * 0.4, tip, low * (-1, 1) - up * 0.4, low * (-1, 1) + up * 0.4]
+            ),
+            "roof",
+            edge,
+        )
     elif style == "flat":
-        c.paint(np.array([(-half - 0.2, h), (half + 0.2, h), eave + d + (0.2, 0), eave + d + (0.2, 0.6),
-                          (half, h + 0.7),
-                          (-half - 0.2, h + 0.7)]), "roof", roof)
+        c.paint(
+            np.array(
+                [
+                    (-half - 0.2, h),
+                    (half + 0.2, h),
+                    eave + d + (0.2, 0),
+                    eave + d + (0.2, 0.6),
+                    (half, h + 0.7),
+                    (-half - 0.2, h + 0.7),
+                ]
+            ),
+            "roof",
+            roof,
+        )
     else:
         inset = rng.uniform(0.15, 0.3) * w if style == "hip" else -out
         ridge_left = np.array([-half + inset, h]) + d / 2 + (0, peak)
@@ -805,34 +894,45 @@ def openings(c: Canvas, rng, w: float, floors: int, storey: float, gable: float)
     pitch = w / count
     ww, wh, sill = rng.uniform(0.42, 0.66) * pitch, rng.uniform(1.1, 1.7), rng.uniform(0.7, 1.0)
     door_at = int(rng.integers(count))
-    spots = [((i + 0.5) * pitch - w / 2, f * storey + sill) for f in range(floors) for i in range(count)
-             if f or i != door_at]
+    spots = [
+        ((i + 0.5) * pitch - w / 2, f * storey + sill) for f in range(floors) for i in range(count) if f or i != door_at
+    ]
     if gable > 2:
         spots.append((0, floors * storey + 0.15))
-    frame = make(rng, pick(rng, "white white brown grey black green red blue beige")[1], "rough", 1,
-                 (0.1, 0.4))
+    frame = make(rng, pick(rng, "white white brown grey black green red blue beige")[1], "rough", 1, (0.1, 0.4))
     trim = rng.uniform(0.06, 0.14)
     if rng.random() < 0.25:
         shut = stuff(rng, "door")[1]
-        c.paint([box(x + s * ww * 0.5, y, x + s * (ww * 0.5 + pitch * 0.15), y + wh)
-                 for x, y in spots for s in (-1, 1)], "window", shut)
-    c.paint([box(x - ww / 2 - trim, y - trim, x + ww / 2 + trim, y + wh + trim) for x, y in spots], "window",
-            frame)
+        c.paint(
+            [box(x + s * ww * 0.5, y, x + s * (ww * 0.5 + pitch * 0.15), y + wh) for x, y in spots for s in (-1, 1)],
+            "window",
+            shut,
+        )
+    c.paint([box(x - ww / 2 - trim, y - trim, x + ww / 2 + trim, y + wh + trim) for x, y in spots], "window", frame)
     cols, rows, bar = int(rng.integers(1, 4)), int(rng.integers(1, 4)), rng.uniform(0.03, 0.07)
 
     def panes(chosen):
         dx, dy = ww / cols, wh / rows
-        return [box(x - ww / 2 + i * dx + bar, y + j * dy + bar, x - ww / 2 + (i + 1) * dx - bar,
-                    y + (j + 1) * dy - bar)
-                for x, y in chosen for i in range(cols) for j in range(rows)]
+        return [
+            box(x - ww / 2 + i * dx + bar, y + j * dy + bar, x - ww / 2 + (i + 1) * dx - bar, y + (j + 1) * dy - bar)
+            for x, y in chosen
+            for i in range(cols)
+            for j in range(rows)
+        ]
 
-    glass = make(rng, pick(rng, "navy black grey teal blue white beige brown")[1], "cloudy", 4, (0.3, 0.9),
-                 (0.5, 0.9), (0.2, 1.2))
+    glass = make(
+        rng,
+        pick(rng, "navy black grey teal blue white beige brown")[1],
+        "cloudy",
+        4,
+        (0.3, 0.9),
+        (0.5, 0.9),
+        (0.2, 1.2),
+    )
     c.paint(panes(spots), "window", glass)
     lit = [s for s in spots if rng.random() < (0.5 if c.time in ("night", "dusk") else 0.08)]
     if lit:
-        c.paint(panes(lit), "window", make(rng, pick(rng, "yellow orange white beige")[1], "cloudy", 2,
-                                           glows=True))
+        c.paint(panes(lit), "window", make(rng, pick(rng, "yellow orange white beige")[1], "cloudy", 2, glows=True))
     x, dw, dh = (door_at + 0.5) * pitch - w / 2, rng.uniform(0.5, 0.75), rng.uniform(2.05, 2.45)
     c.paint(box(x - dw - trim, 0, x + dw + trim, dh + trim), "door", frame)
     c.paint(box(x - dw, 0, x + dw, dh), "door", stuff(rng, "door")[1])
@@ -843,8 +943,9 @@ def car(c: Canvas, rng) -> None:
     """A car about 1.5 m tall, from the side or from the front."""
     word, body = stuff(rng, "car body")
     body = body._replace(amount=0.3 * body.amount, light=rng.uniform(0.6, 1.4))
-    glass = make(rng, pick(rng, "black navy grey teal blue white brown")[1], "cloudy", 3, (0.3, 0.9),
-                 (0.5, 0.9), (0.3, 1.3))
+    glass = make(
+        rng, pick(rng, "black navy grey teal blue white brown")[1], "cloudy", 3, (0.3, 0.9), (0.5, 0.9), (0.3, 1.3)
+    )
     tyre = make(rng, pick(rng, "black black grey brown")[1] * 0.7, "rough", 0.5)
     hub = make(rng, pick(rng, "grey white beige black red")[1], "panel", 0.4)
     trim = make(rng, pick(rng, "black grey")[1] * 0.6, "rough", 1)
@@ -855,11 +956,22 @@ def car(c: Canvas, rng) -> None:
         w, h = rng.uniform(0.8, 0.95), rng.uniform(1.4, 1.9)
         c.shadow(w, 1.2)
         c.paint([box(-w, 0, -w + 0.24, 0.5), box(w - 0.24, 0, w, 0.5)], "wheel", tyre)
-        shape = [(-w, 0.25), (w, 0.25), (w, 0.85), (w * 0.95, 0.95), (w * 0.75, h), (-w * 0.75, h),
-                 (-w * 0.95, 0.95), (-w, 0.85)]
+        shape = [
+            (-w, 0.25),
+            (w, 0.25),
+            (w, 0.85),
+            (w * 0.95, 0.95),
+            (w * 0.75, h),
+            (-w * 0.75, h),
+            (-w * 0.95, 0.95),
+            (-w, 0.85),
+        ]
         c.paint(smooth(shape), "car body", body)
-        c.paint(smooth([(-w * 0.84, 0.98), (w * 0.84, 0.98), (w * 0.67, h - 0.1), (-w * 0.67, h - 0.1)], 1),
-                "car window", glass)
+        c.paint(
+            smooth([(-w * 0.84, 0.98), (w * 0.84, 0.98), (w * 0.67, h - 0.1), (-w * 0.67, h - 0.1)], 1),
+            "car window",
+            glass,
+        )
         c.paint(smooth(box(-w * 0.5, 0.45, w * 0.5, 0.68), 1), "car body", trim)
         c.paint([ellipse(s * w * 0.76, 0.66, 0.16, 0.1) for s in (-1, 1)], "car body", front)
         return
@@ -875,18 +987,35 @@ def car(c: Canvas, rng) -> None:
     else:
         h, tail = rng.uniform(1.35, 1.6), -2.1 if kind == "sedan" else -1.85
         back = -1.35 if kind == "sedan" else tail + 0.08
-        outline = [(tail, 0.3), (2.1, 0.3), (2.12, 0.7), (1.9, 0.85), (1.05, 0.95), (0.35, h), (-0.8, h),
-                   (back, 0.98), (tail, 0.9)]
+        outline = [
+            (tail, 0.3),
+            (2.1, 0.3),
+            (2.12, 0.7),
+            (1.9, 0.85),
+            (1.05, 0.95),
+            (0.35, h),
+            (-0.8, h),
+            (back, 0.98),
+            (tail, 0.9),
+        ]
         lean = -1.12 if kind == "sedan" else -1.35
-        panes = [np.array([(0.06, 0.97), (0.86, 0.97), (0.28, h - 0.1), (0.06, h - 0.1)]),
-                 np.array([(-0.04, 0.97), (lean, 0.97), (-0.76, h - 0.1), (-0.04, h - 0.1)])]
+        panes = [
+            np.array([(0.06, 0.97), (0.86, 0.97), (0.28, h - 0.1), (0.06, h - 0.1)]),
+            np.array([(-0.04, 0.97), (lean, 0.97), (-0.76, h - 0.1), (-0.04, h - 0.1)]),
+        ]
     c.shadow(2.2, 1.2)
     c.paint(box(-1.9, 0.18, 1.9, 0.5), "car body", trim)
     c.paint(smooth(outline), "car body", body)
     c.paint(panes, "car window", glass)
-    c.paint([stroke([(0, 0.4), (0, 0.93)], 0.025), stroke([(-0.28, 0.82), (-0.12, 0.82)], 0.05),
-             stroke([(-1.9, 0.42), (2.05, 0.42)], 0.05)],
-            "car body", trim)
+    c.paint(
+        [
+            stroke([(0, 0.4), (0, 0.93)], 0.025),
+            stroke([(-0.28, 0.82), (-0.12, 0.82)], 0.05),
+            stroke([(-1.9, 0.42), (2.05, 0.42)], 0.05),
+        ],
+        "car body",
+        trim,
+    )
     c.paint(smooth(box(1.9, 0.58, 2.1, 0.78), 1), "car body", front)
     for x in (-1.3, 1.32):
         c.paint(ellipse(x, r + 0.04, r + 0.1, r + 0.1), "car body", trim)
@@ -899,8 +1028,7 @@ def person(c: Canvas, rng) -> None:
     k = rng.uniform(0.88, 1.1)
     word, coat = stuff(rng, "torso")
     cloth = stuff(rng, "legs")[1]
-    skin = make(rng, np.array([0.86, 0.66, 0.52]) * rng.uniform(0.35, 1.1), "smooth", 0.5, (0.1, 0.4),
-                (0.3, 0.5))
+    skin = make(rng, np.array([0.86, 0.66, 0.52]) * rng.uniform(0.35, 1.1), "smooth", 0.5, (0.1, 0.4), (0.3, 0.5))
     hair = make(rng, pick(rng, "black brown yellow grey orange white red blue")[1], "fur", 0.3)
     shoe = make(rng, pick(rng, ANY)[1] * 0.7, "rough", 0.3)
     c.name(word, "person", "torso")
@@ -908,9 +1036,16 @@ def person(c: Canvas, rng) -> None:
     step, wide, hip = rng.uniform(0.05, 0.28), rng.uniform(0.19, 0.29), 0.86 * k
     for s in (-1, 1):
         x = s * step
-        c.paint(smooth(stroke([(s * 0.09, hip + 0.06), (s * 0.1 + x * 0.4, hip * 0.5), (x + s * 0.05, 0.07)],
-                              [0.22, 0.17, 0.13]), 1),
-                "legs", cloth)
+        c.paint(
+            smooth(
+                stroke(
+                    [(s * 0.09, hip + 0.06), (s * 0.1 + x * 0.4, hip * 0.5), (x + s * 0.05, 0.07)], [0.22, 0.17, 0.13]
+                ),
+                1,
+            ),
+            "legs",
+            cloth,
+        )
         c.paint(smooth(box(x + s * 0.05 - 0.08, -0.01, x + s * 0.05 + 0.15, 0.1), 1), "legs", shoe)
     hem = rng.choice([hip - 0.05, hip - 0.05, hip * 0.6])
     flare = wide * (0.85 if hem > 0.7 * hip else rng.uniform(1, 1.4))
@@ -919,13 +1054,28 @@ def person(c: Canvas, rng) -> None:
         swing = rng.uniform(-0.12, 0.25)
         hand = (s * (wide + swing), rng.uniform(0.72, 0.95) * k)
         c.paint(ellipse(*hand, 0.055, 0.065, 12), "torso", skin)
-        arm = stroke([(s * wide * 0.5, top), (s * wide * 0.9, top - 0.09),
-                      (s * (wide + 0.06 + swing * 0.2), 1.13 * k), hand],
-                     [0.02, 0.15, 0.13, 0.1])
+        arm = stroke(
+            [(s * wide * 0.5, top), (s * wide * 0.9, top - 0.09), (s * (wide + 0.06 + swing * 0.2), 1.13 * k), hand],
+            [0.02, 0.15, 0.13, 0.1],
+        )
         c.paint(smooth(arm), "torso", coat)
-    c.paint(smooth([(-flare, hem), (flare, hem), (wide * 0.8, 1.05 * k), (wide, top - 0.06),
-                    (0.09, top + 0.03), (-0.09, top + 0.03),
-                    (-wide, top - 0.06), (-wide * 0.8, 1.05 * k)], 2), "torso", coat)
+    c.paint(
+        smooth(
+            [
+                (-flare, hem),
+                (flare, hem),
+                (wide * 0.8, 1.05 * k),
+                (wide, top - 0.06),
+                (0.09, top + 0.03),
+                (-0.09, top + 0.03),
+                (-wide, top - 0.06),
+                (-wide * 0.8, 1.05 * k),
+            ],
+            2,
+        ),
+        "torso",
+        coat,
+    )
     if rng.random() < 0.5:
         c.paint(stroke([(0, hem), (0, top)], 0.03), "torso", cloth)
     y = top + 0.19
@@ -933,25 +1083,42 @@ def person(c: Canvas, rng) -> None:
     behind = rng.random() < 0.25
     long = rng.random() < 0.4
     fall = y - 0.1 - 0.15 * long if behind or long else y
-    c.paint(smooth([(-0.16, y + 0.02), (-0.14, y + 0.16), (0, y + 0.21), (0.14, y + 0.16), (0.16, y + 0.02),
-                    (0.14, fall), (-0.14, fall)]), "head", hair)
+    c.paint(
+        smooth(
+            [
+                (-0.16, y + 0.02),
+                (-0.14, y + 0.16),
+                (0, y + 0.21),
+                (0.14, y + 0.16),
+                (0.16, y + 0.02),
+                (0.14, fall),
+                (-0.14, fall),
+            ]
+        ),
+        "head",
+        hair,
+    )
     if not behind:
         c.paint(ellipse(0.01, y - 0.01, 0.115, 0.15), "head", skin)
-        c.paint([ellipse(0.045, y + 0.02, 0.014, 0.012, 8), ellipse(-0.03, y + 0.02, 0.014, 0.012, 8),
-                 stroke([(-0.03, y - 0.07), (0.04, y - 0.07)], 0.014)], "head", darker(skin, 0.3))
-        c.paint(smooth([(-0.12, y + 0.06), (0.12, y + 0.06), (0.1, y + 0.16), (-0.1, y + 0.16)], 1), "head",
-                hair)
+        c.paint(
+            [
+                ellipse(0.045, y + 0.02, 0.014, 0.012, 8),
+                ellipse(-0.03, y + 0.02, 0.014, 0.012, 8),
+                stroke([(-0.03, y - 0.07), (0.04, y - 0.07)], 0.014),
+            ],
+            "head",
+            darker(skin, 0.3),
+        )
+        c.paint(smooth([(-0.12, y + 0.06), (0.12, y + 0.06), (0.1, y + 0.16), (-0.1, y + 0.16)], 1), "head", hair)
 
 
 def animal(c: Canvas, rng) -> None:
     """A sheep, cow or horse, about 1.4 m tall, standing sideways."""
     noun = str(rng.choice(["sheep", "cow", "horse"]))
-    word, coat = stuff(rng, "animal", {"sheep": "white beige grey brown black", "cow": None,
-                                       "horse": None}[noun])
+    word, coat = stuff(rng, "animal", {"sheep": "white beige grey brown black", "cow": None, "horse": None}[noun])
     coat = coat._replace(texture="wool" if noun == "sheep" else "fur")
     other = make(rng, pick(rng, "black white brown beige grey")[1], "fur", 0.5)
-    long, legs, thick = {"sheep": (0.62, 0.42, 0.32), "cow": (0.95, 0.68, 0.38),
-                         "horse": (0.9, 0.85, 0.33)}[noun]
+    long, legs, thick = {"sheep": (0.62, 0.42, 0.32), "cow": (0.95, 0.68, 0.38), "horse": (0.9, 0.85, 0.33)}[noun]
     back, low = legs + 2 * thick, legs
     c.name(word, noun, "animal")
     c.shadow(long, 1.2)
@@ -959,15 +1126,30 @@ def animal(c: Canvas, rng) -> None:
     feet = other if noun == "sheep" else coat
     for x in (-0.85, -0.6, 0.6, 0.82):
         knee, foot = x * long + rng.normal(0, 0.03), x * long + rng.normal(0, 0.07)
-        c.paint(stroke([(x * long, low + 0.25), (knee, legs * 0.5), (foot, 0)],
-                       [width * 1.9, width, width * 0.85]), "animal", feet)
+        c.paint(
+            stroke([(x * long, low + 0.25), (knee, legs * 0.5), (foot, 0)], [width * 1.9, width, width * 0.85]),
+            "animal",
+            feet,
+        )
     if noun != "sheep":
-        c.paint(stroke([(-long, back - 0.12), (-long - 0.14, back - 0.4), (-long - 0.1, low - 0.1)],
-                       [0.05, 0.07, 0.1]), "animal", other)
-    trunk = smooth([(-long, low + 0.1), (-0.4 * long, low), (0.4 * long, low), (long, low + 0.12),
-                    (long * 1.06, back - 0.15),
-                    (0.6 * long, back), (0, back - 0.05), (-0.8 * long, back + 0.02),
-                    (-1.05 * long, back - 0.2)])
+        c.paint(
+            stroke([(-long, back - 0.12), (-long - 0.14, back - 0.4), (-long - 0.1, low - 0.1)], [0.05, 0.07, 0.1]),
+            "animal",
+            other,
+        )
+    trunk = smooth(
+        [
+            (-long, low + 0.1),
+            (-0.4 * long, low),
+            (0.4 * long, low),
+            (long, low + 0.12),
+            (long * 1.06, back - 0.15),
+            (0.6 * long, back),
+            (0, back - 0.05),
+            (-0.8 * long, back + 0.02),
+            (-1.05 * long, back - 0.2),
+        ]
+    )
     c.paint(trunk, "animal", coat, 0.035 if noun == "sheep" else 0.0)
     if noun == "cow":
         for _ in range(3):
@@ -979,17 +1161,23 @@ def animal(c: Canvas, rng) -> None:
     nape = np.array([long * 0.95, back - 0.22])
     head = np.array([long + 0.42, 0.28 if grazing else back + rise])
     skull = other if noun == "sheep" or rng.random() < 0.2 else coat
-    c.paint(stroke([nape, (nape + head) / 2, head], [thick * 1.25, thick * 0.85, thick * 0.6]), "animal",
-            coat)
+    c.paint(stroke([nape, (nape + head) / 2, head], [thick * 1.25, thick * 0.85, thick * 0.6]), "animal", coat)
     nose = head + ((0.12, -0.22) if grazing else (0.3, -0.14))
-    c.paint(smooth(stroke([head + (-0.08, 0.08), (head + nose) / 2, nose], [0.22, 0.22, 0.15]), 1), "animal",
-            skull)
-    c.paint([smooth([head + (-0.12, 0.1), head + (-0.02, 0.1),
-                     head + (-0.1, 0.3 if noun == "horse" else 0.2)], 1),
-             ellipse(*(head + (0.03, 0.05)), 0.022, 0.022, 8)], "animal", darker(skull, 0.3))
+    c.paint(smooth(stroke([head + (-0.08, 0.08), (head + nose) / 2, nose], [0.22, 0.22, 0.15]), 1), "animal", skull)
+    c.paint(
+        [
+            smooth([head + (-0.12, 0.1), head + (-0.02, 0.1), head + (-0.1, 0.3 if noun == "horse" else 0.2)], 1),
+            ellipse(*(head + (0.03, 0.05)), 0.022, 0.022, 8),
+        ],
+        "animal",
+        darker(skull, 0.3),
+    )
     if noun == "horse":
-        c.paint(stroke([nape + (-0.12, 0.2), (nape + head) / 2 + (-0.14, 0.08), head + (-0.1, 0.12)],
-                       [0.1, 0.16, 0.1]), "animal", other)
+        c.paint(
+            stroke([nape + (-0.12, 0.2), (nape + head) / 2 + (-0.14, 0.08), head + (-0.1, 0.12)], [0.1, 0.16, 0.1]),
+            "animal",
+            other,
+        )
 
 
 def boat(c: Canvas, rng) -> None:
@@ -1004,26 +1192,48 @@ def boat(c: Canvas, rng) -> None:
     c.veil(side * (1, -0.9), hull.ramp[70] * c.tint, 0.6, 0.2)
     c.name(word, "boat", "hull")
     if sails:
-        c.veil(np.array([(-long * 0.7, -deep), (0, -h * 0.8), (long, -deep)]), canvas.ramp[110] * c.tint,
-               0.35, 0.35)
-        c.paint(stroke([(0.1, deep * 0.5), (0.1, h)], 0.14), "sail",
-                make(rng, pick(rng, "brown grey white black")[1], "bark", 1))
+        c.veil(np.array([(-long * 0.7, -deep), (0, -h * 0.8), (long, -deep)]), canvas.ramp[110] * c.tint, 0.35, 0.35)
+        c.paint(
+            stroke([(0.1, deep * 0.5), (0.1, h)], 0.14),
+            "sail",
+            make(rng, pick(rng, "brown grey white black")[1], "bark", 1),
+        )
         belly = rng.uniform(0, 0.4)
-        c.paint(np.array([(0, deep + 0.45), (0, h - 0.2), (-long * 0.45, h * 0.5 - belly),
-                          (-long * 0.95, deep + 0.5)]), "sail", canvas)
-        c.paint(np.array([(0.2, deep + 0.5), (0.2, h * 0.88), (long * 0.7 + belly, h * 0.42),
-                          (long * 1.05, deep + 0.4)]), "sail", canvas)
+        c.paint(
+            np.array([(0, deep + 0.45), (0, h - 0.2), (-long * 0.45, h * 0.5 - belly), (-long * 0.95, deep + 0.5)]),
+            "sail",
+            canvas,
+        )
+        c.paint(
+            np.array([(0.2, deep + 0.5), (0.2, h * 0.88), (long * 0.7 + belly, h * 0.42), (long * 1.05, deep + 0.4)]),
+            "sail",
+            canvas,
+        )
     else:
-        cabin = smooth([(-long * 0.5, deep * 0.8), (long * 0.45, deep * 0.8), (long * 0.25, deep + 1.2),
-                        (-long * 0.5, deep + 1.2)], 1)
+        cabin = smooth(
+            [
+                (-long * 0.5, deep * 0.8),
+                (long * 0.45, deep * 0.8),
+                (long * 0.25, deep + 1.2),
+                (-long * 0.5, deep + 1.2),
+            ],
+            1,
+        )
         c.paint(cabin, "hull", stripe)
-        c.paint([box(x, deep + 0.35, x + long * 0.2, deep + 0.95) for x in (-long * 0.4, -long * 0.12)],
-                "window",
-                make(rng, pick(rng, "navy black grey teal white")[1], "cloudy", 2))
+        c.paint(
+            [box(x, deep + 0.35, x + long * 0.2, deep + 0.95) for x in (-long * 0.4, -long * 0.12)],
+            "window",
+            make(rng, pick(rng, "navy black grey teal white")[1], "cloudy", 2),
+        )
     c.paint(side, "hull", hull)
     band = rng.uniform(0.12, 0.3)
-    c.paint(np.array([(-long, deep), (-long * 0.97, deep - band), (long * 1.08, deep * 1.15 - band),
-                      (long * 1.15, deep * 1.15)]), "hull", stripe)
+    c.paint(
+        np.array(
+            [(-long, deep), (-long * 0.97, deep - band), (long * 1.08, deep * 1.15 - band), (long * 1.15, deep * 1.15)]
+        ),
+        "hull",
+        stripe,
+    )
 
 
 # ------------------------------------------------------------------------------------------ kinds of scene
@@ -1104,9 +1314,10 @@ def street(c: Canvas, rng) -> None:
     mark = make(rng, pick(rng, "white yellow white")[1], "rough", 0.2)
     middle = near + wide / 2
     for x in np.arange(-60, 60, 6.0):
-        ends = [(a * math.cos(turn) - b * math.sin(turn), a * math.sin(turn) + b * math.cos(turn))
-                for a, b in ((x, middle - 0.1), (x + 3, middle - 0.1), (x + 3, middle + 0.1),
-                             (x, middle + 0.1))]
+        ends = [
+            (a * math.cos(turn) - b * math.sin(turn), a * math.sin(turn) + b * math.cos(turn))
+            for a, b in ((x, middle - 0.1), (x + 3, middle - 0.1), (x + 3, middle + 0.1), (x, middle + 0.1))
+        ]
         if min(p[1] for p in ends) > c.eye / 2:
             c.paint(c.on_ground(ends), "road", mark)
     if along:
@@ -1184,8 +1395,14 @@ OFTEN = ("street", "street", "village", "village", "pasture", "shore")  # drawn 
 NUMBERS = ("no", "one", "two", "three")
 PLURALS = {"person": "people", "sheep": "sheep", "bush": "bushes"}
 MASS = {"water": "water", "soil": "soil", "pavement": "pavement", "meadow": "grass"}
-PHRASES = {"day": "by day", "morning": "in the morning", "sunset": "at sunset", "dusk": "at dusk",
-           "night": "at night", "overcast": "on a grey day"}
+PHRASES = {
+    "day": "by day",
+    "morning": "in the morning",
+    "sunset": "at sunset",
+    "dusk": "at dusk",
+    "night": "at night",
+    "overcast": "on a grey day",
+}
 
 
 def describe(c: Canvas, rng) -> str:
@@ -1214,14 +1431,18 @@ def describe(c: Canvas, rng) -> str:
     things = phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
     when = PHRASES[c.time]
     article = "an" if c.season == "autumn" else "a"
-    return str(rng.choice([
-        f"{article} {c.season} scene {when} with {things}",
-        f"{things} {when} in {c.season}",
-        f"{things}, {c.season}, {when}",
-        f"a picture of {things} {when}",
-        f"{article} {c.season} view of {things}",
-        things,
-    ]))
+    return str(
+        rng.choice(
+            [
+                f"{article} {c.season} scene {when} with {things}",
+                f"{things} {when} in {c.season}",
+                f"{things}, {c.season}, {when}",
+                f"a picture of {things} {when}",
+                f"{article} {c.season} view of {things}",
+                things,
+            ]
+        )
+    )
 
 
 def draw_scene(seed: int, size: int = 512, kind: str | None = None) -> Scene:

@@ -1,11 +1,12 @@
 """Train the miniature from nothing: `python -m emerdiff.miniature.train --out runs/miniature --minutes 24`.
 
-Scenes are drawn by worker processes for as long as training lasts, each seen first by the autoencoder,
-then, as latents that stay on the device, by the denoiser:
+Scenes are drawn by worker processes, each seen first by the autoencoder, then, as latents that stay on the
+device, by the denoiser; beside a GPU for as long as training lasts, on a CPU all before the denoiser starts:
 
 1. `autoencoder` (17 % of the time), on crops: L1 and L2, with a little noise on the latents.
 2. `denoiser`, on crops of half the side of the latents (to 40 %): cheap, so many samples.
-3. `denoiser`, on whole latents (the rest), with Stable Diffusion's noise schedule and loss.
+3. `denoiser`, on whole latents (the rest), with Stable Diffusion's noise schedule and loss, and more of the
+   timesteps at which a picture's layout is decided.
 
 A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
 the averaged weights in half precision, is written to OUT/pipeline.
@@ -41,6 +42,7 @@ LEAVES_SHARE = 0.15  # of the pictures
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
 AUTOENCODER_ENDS, CROPS_END = 0.17, 0.4  # as shares of the time
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
+LAYOUT_TIMESTEPS = (300, 900)  # half of the timesteps are drawn from these, half from all
 
 log = logging.getLogger("emerdiff.miniature.train")
 
@@ -56,14 +58,15 @@ class Sizes:
     batch: int
     pictures: int  # kept as pixels while the autoencoder trains
     latents: int  # kept for the denoiser; once there are so many, no more scenes are drawn
+    drawn_first: bool  # before the denoiser's first step: workers beside a CPU's trainer slow it severalfold
     workers: int
 
     @classmethod
     def of(cls, device: torch.device) -> "Sizes":
         cores = os.cpu_count() or 2
         if device.type == "cuda":
-            return cls(512, 256, 48, 256, 128, pictures=30_000, latents=400_000, workers=max(1, cores - 2))
-        return cls(256, 64, 16, 32, 16, pictures=3_000, latents=16_000, workers=1)
+            return cls(512, 256, 48, 256, 128, 30_000, 400_000, False, workers=max(1, cores - 2))
+        return cls(256, 64, 16, 64, 32, 3_000, 10_000, True, workers=cores)
 
 
 # ---------------------------------------------------------------- pictures
@@ -128,6 +131,12 @@ class Store:
         for tensor, value in zip(self.tensors, values, strict=True):
             tensor[self.length : end] = value.to(tensor.device, tensor.dtype)
         self.length = end
+
+    def save(self, file: Path) -> None:
+        torch.save([tensor[: len(self)].clone() for tensor in self.tensors], file)
+
+    def load(self, file: Path) -> None:
+        self.add(*torch.load(file, weights_only=True))
 
     def sample(self, count: int) -> list[Tensor]:
         at = torch.randint(len(self), (count,), device=self.tensors[0].device)
@@ -207,7 +216,7 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def compiled(self, function):
-        return torch.compile(function, dynamic=False) if self.device.type == "cuda" else function
+        return torch.compile(function, dynamic=False)
 
     def export(self) -> None:
         """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
@@ -311,9 +320,21 @@ def finish_autoencoder(run: Run, seen: Store, kept: Store) -> None:
     run.encoded = True
 
 
-def train_denoiser(
-    run: Run, stream: Stream, kept: Store, *, side: int, batch: int, begin: float, until: float
-) -> None:
+def draw_latents(run: Run, stream: Stream, kept: Store, at_most: int, *, at_least: int) -> None:
+    """Add the scenes that are ready, `at_most` of them, or more where `at_least` are to be kept in all."""
+    if drawn := kept.take(stream, at_most, at_least=at_least):
+        pictures, captions = zip(*drawn, strict=True)
+        latents = torch.cat([encode(run, part) for part in torch.from_numpy(np.stack(pictures)).split(32)])
+        kept.add(latents * run.vae.config.scaling_factor, run.tokens(captions))
+
+
+def draw_timesteps(count: int, device: torch.device) -> Tensor:
+    t = torch.randint(1000, (count,), device=device)
+    t[::2] = torch.randint(*LAYOUT_TIMESTEPS, t[::2].shape, device=device)
+    return t
+
+
+def train_denoiser(run: Run, stream: Stream, kept: Store, *, side: int, batch: int, begin: float, until: float) -> None:
     """Noise prediction (SD's loss) on random `side` x `side` crops of the latents, until that share of the time.
 
     The learning rate has its warm-up at the share `begin`.
@@ -321,14 +342,11 @@ def train_denoiser(
     report = Report(run, f"denoiser at {side}")
     unet, empty = run.compiled(run.unet), run.tokens([""])[0].to(run.device)
     while run.share < until:
-        if drawn := kept.take(stream, batch, at_least=4 * batch):
-            pictures, captions = zip(*drawn, strict=True)
-            latents = encode(run, torch.from_numpy(np.stack(pictures))) * run.vae.config.scaling_factor
-            kept.add(latents, run.tokens(captions))
+        draw_latents(run, stream, kept, batch, at_least=4 * batch)
         x_0, tokens = kept.sample(batch)
         x_0 = random_crops(x_0, side).float().contiguous(memory_format=torch.channels_last)
         dropped = torch.rand(batch, 1, device=run.device) < DROPPED_CAPTIONS
-        eps, t = torch.randn_like(x_0), torch.randint(1000, (batch,), device=run.device)
+        eps, t = torch.randn_like(x_0), draw_timesteps(batch, run.device)
         with run.autocast():
             text = run.text_encoder(torch.where(dropped, empty, tokens.long())).last_hidden_state
             predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
@@ -351,14 +369,22 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
         run.resume(checkpoint)
     elif start:
         run.start_from(start)
-    latent = sizes.side // 8
-    kept = Store(sizes.latents, device, ((4, latent, latent), torch.float16), ((model.TEXT_LENGTH,), torch.int32))
+    latent_side = sizes.side // 8
+    kept = Store(
+        sizes.latents, device, ((4, latent_side, latent_side), torch.float16), ((model.TEXT_LENGTH,), torch.int32)
+    )
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
     run.vae.requires_grad_(False)
+    if (latents := out / "latents.pt").exists():
+        kept.load(latents)
+    elif sizes.drawn_first:
+        draw_latents(run, stream, kept, sizes.latents, at_least=sizes.latents)
+        kept.save(latents)
+    log.info("%d scenes kept", len(kept))
     begin, crops_end = (0, 0) if start else (AUTOENCODER_ENDS, CROPS_END)
-    train_denoiser(run, stream, kept, side=latent // 2, batch=sizes.crop_batch, begin=begin, until=crops_end)
-    train_denoiser(run, stream, kept, side=latent, batch=sizes.batch, begin=begin, until=1)
+    train_denoiser(run, stream, kept, side=latent_side // 2, batch=sizes.crop_batch, begin=begin, until=crops_end)
+    train_denoiser(run, stream, kept, side=latent_side, batch=sizes.batch, begin=begin, until=1)
     run.save(stream.next_seed)
     run.export()
     stream.close()

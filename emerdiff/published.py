@@ -1,7 +1,7 @@
-"""The published procedure, word for word and one row at a time: what the package's shortcuts must agree with.
+"""The published procedure, word for word and one row at a time: what tests and the benchmark compare with.
 
-Shares nothing with the package but the networks. Attention is written out, and is where queries and keys are
-read and replaced; the noise schedule is written out for Stable Diffusion's settings.
+Shares nothing with the package but the networks. Attention layers hand their queries and keys out, and take
+others in; the noise schedule is written out for Stable Diffusion's settings.
 """
 
 import copy
@@ -13,10 +13,6 @@ from PIL import Image
 from scipy.ndimage import convolve
 from sklearn.cluster import KMeans
 
-BLOCK = "up_blocks.1.attentions"  # the 16x16 one, in Stable Diffusion 1.x and in the small pipelines
-FIRST = f"{BLOCK}.0.transformer_blocks.0.attn2"
-THIRD = f"{BLOCK}.2.transformer_blocks.0.attn2"
-
 
 @dataclass
 class Control:
@@ -24,7 +20,7 @@ class Control:
 
     recorded: dict | None = None  # queries and keys by layer are written here
     injected: dict | None = None  # ... or are taken from here
-    offset: torch.Tensor | None = None  # (cells,), added to each channel of the third layer's output
+    offset: torch.Tensor | None = None  # (cells,), added to each channel of the modulated layer's output
 
 
 @dataclass
@@ -32,6 +28,7 @@ class Attention:
     """Plain attention, as a diffusers attention processor."""
 
     name: str
+    modulated: bool
     control: Control
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, **_):
@@ -41,17 +38,17 @@ class Attention:
             self.control.recorded[self.name] = q, k
         if self.control.injected is not None:
             q, k = self.control.injected[self.name]
-        q, k, v = (x[0].unflatten(-1, (attn.heads, -1)).transpose(0, 1) for x in (q, k, v))  # (heads, tokens, c)
-        weights = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1)
-        output = attn.to_out[0]((weights @ v).transpose(0, 1).flatten(1)[None])
-        if self.name == THIRD and self.control.offset is not None:
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (1, heads, tokens, c)
+        output = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        output = attn.to_out[0](output)
+        if self.modulated and self.control.offset is not None:
             output = output + self.control.offset[None, :, None]
         return output
 
 
 @dataclass
 class Published:
-    """One picture's run; the attributes are there when the constructor returns."""
+    """The procedure for one picture with one pipeline, whose networks are copied; `run` returns the labels."""
 
     pipe: object
     picture: Image.Image
@@ -66,18 +63,27 @@ class Published:
     seed: int = 42
     velocity: bool = False
     attention_injection: bool = True
+    block: str = "up_blocks.1"  # the 16x16 one, in Stable Diffusion
     control: Control = field(default_factory=Control)
+    rows: int = 0  # calls of the U-Net so far
+    decodes: int = 0
 
-    @torch.inference_mode()
     def __post_init__(self):
         self.unet, self.vae = copy.deepcopy(self.pipe.unet), self.pipe.vae
+        self.first, third = (f"{self.block}.attentions.{i}.transformer_blocks.0.attn2" for i in (0, 2))
         names = [name.removesuffix(".processor") for name in self.unet.attn_processors]
-        self.unet.set_attn_processor({f"{name}.processor": Attention(name, self.control) for name in names})
+        self.unet.set_attn_processor(
+            {f"{name}.processor": Attention(name, name == third, self.control) for name in names}
+        )
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self.alphas = torch.cumprod(1 - betas, 0).tolist()
         self.gap = 1000 // self.steps
         self.grid = [i * self.gap + 1 for i in range(self.steps)]  # ascending: 1, 21, ..., 981
-        self.prompt, self.x_0 = self.encode()
+
+    @torch.inference_mode()
+    def run(self) -> np.ndarray:
+        """Labels (H, W); what led to them is in the attributes."""
+        self.encode()
         x, z = self.invert()
         self.coarse = self.cluster()
         start = [t for t in self.grid if t <= self.t_m][::-1]
@@ -85,22 +91,41 @@ class Published:
         self.replayed = self.replay(x, z, start, record=attention)
         self.differences = np.stack([self.difference(x, z, start, attention, i) for i in range(self.num_segments)])
         self.labels = self.differences.argmax(0)
+        return self.labels
+
+    def example(self):
+        """One call of each kind: an unmodulated row, a modulated one, a decode."""
+        self.encode()
+        self.control.recorded = attention = {}
+        self.call(self.x_0, self.t_m)
+        self.control.recorded, self.control.injected = None, attention
+        self.call(self.x_0, self.t_m)
+        self.control.injected = None
+        self.decode(self.x_0)
 
     def encode(self):
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
         tokens = tokenizer("", padding="max_length", max_length=77, return_tensors="pt").input_ids
         pixels = np.asarray(self.picture.convert("RGB").resize(self.size, Image.Resampling.LANCZOS)) / 127.5 - 1
         pixels = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]
-        return encoder(tokens)[0], self.vae.encode(pixels).latent_dist.mean * 0.18215
+        encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+        self.prompt = encoder(tokens.to(encoder.device))[0]
+        self.x_0 = latents * self.vae.config.scaling_factor
 
     def noise(self, generator):
-        return torch.randn(self.x_0.shape, generator=generator)
+        return torch.randn(self.x_0.shape, generator=generator).to(self.x_0)
 
     def add_noise(self, t, generator):
         return self.alphas[t] ** 0.5 * self.x_0 + (1 - self.alphas[t]) ** 0.5 * self.noise(generator)
 
     def call(self, x_t, t):
+        self.rows += 1
         return self.unet(x_t, t, encoder_hidden_states=self.prompt).sample
+
+    def decode(self, x_0):
+        self.decodes += 1
+        return self.vae.decode(x_0 / self.vae.config.scaling_factor).sample[0]
 
     def mu_and_var(self, x_t, t):
         a, a_p = self.alphas[t], self.alphas[max(t - self.gap, 0)]  # final_alpha_cumprod is that of t = 0
@@ -127,10 +152,10 @@ class Published:
         for _ in range(self.feature_draws):
             self.control.recorded = {}
             self.call(self.add_noise(self.feature_timestep, generator), self.feature_timestep)
-            queries.append(self.control.recorded[FIRST][0][0])
+            queries.append(self.control.recorded[self.first][0][0])
         self.control.recorded = None
         kmeans = KMeans(self.num_segments, n_init=self.n_init, random_state=1234)
-        return kmeans.fit(torch.stack(queries).mean(0).numpy()).labels_
+        return kmeans.fit(torch.stack(queries).mean(0).cpu().float().numpy()).labels_
 
     def replay(self, x, z, timesteps, record=None, inject=None, offset=None):
         x_t = x[timesteps[0]]
@@ -148,8 +173,8 @@ class Published:
         kernel = np.outer(line, line) / line.sum() ** 2
         blurred = []
         for c in (-self.strength, self.strength):
-            offset = torch.tensor(c * (self.coarse == i), dtype=torch.float32)
+            offset = torch.tensor(c * (self.coarse == i)).to(self.x_0)
             x_0 = self.replay(x, z, timesteps, inject=attention if self.attention_injection else None, offset=offset)
-            picture = self.vae.decode(x_0 / 0.18215).sample[0].numpy()  # (3, H, W)
+            picture = self.decode(x_0).cpu().float().numpy()  # (3, H, W)
             blurred.append(np.stack([convolve(channel, kernel, mode="mirror") for channel in picture]))
         return np.sqrt(((blurred[1] - blurred[0]) ** 2).sum(0))

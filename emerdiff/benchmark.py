@@ -1,0 +1,323 @@
+"""What a run costs here, against the published procedure and against this machine's matrix multiply, in one go."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import psutil
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from .batches import Results
+from .loading import fast_dtype
+from .miniature.model import new_scheduler, new_tokenizer
+from .pipeline import EmerDiffPipeline
+from .published import Published
+from .settings import PRESETS, Settings
+
+NOTEBOOK_DRAWS = 100  # of the features, in the published procedure
+MODULATED = "modulating segments"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one way to run the method took."""
+
+    name: str
+    dtype: torch.dtype
+    seconds: float
+    extrapolated: bool
+    """Whether the run was not made, or not to its end, and the figures follow from its rows and decodes."""
+    rows: int
+    decodes: int
+    tflop: float
+    """Trillions of floating-point operations of matrix multiplies and convolutions, in U-Net and decoder."""
+    modulated_seconds: float
+    """In the U-Net's modulated steps, as far as they were made."""
+    modulated_tflop: float
+    peak_memory: float
+    """GiB: of this process, or on the GPU."""
+    labels: np.ndarray | None = field(repr=False)
+
+
+def stable_diffusion_sized(seed: int = 0) -> EmerDiffPipeline:
+    """A pipeline of Stable Diffusion 1.x's true size, with random weights: right for timing alone."""
+    torch.manual_seed(seed)
+    tokenizer = new_tokenizer(["a picture"])
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+    )
+    return EmerDiffPipeline(
+        vae=vae.eval(),
+        text_encoder=CLIPTextModel(text).eval(),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval(),
+        scheduler=new_scheduler(),
+    )
+
+
+def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """The fastest square matrix multiply of a few tries, in FLOP/s."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, best = torch.ones(side, side, device=device, dtype=dtype), 0.0
+    for _ in range(8):
+        begin = _now(device)
+        a @ a
+        best = max(best, 2 * side**3 / (_now(device) - begin))
+    return best
+
+
+# ---------------------------------------------------------------- meters
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the U-Net or the decoder."""
+
+    network: str
+    rows: int
+    """That came out; 0 where the call ended before."""
+    begin: float
+    end: float
+    flop: int
+    """0 where they were not counted."""
+
+
+@contextmanager
+def metered(unet: nn.Module, decoder: nn.Module, *, count: bool) -> Iterator[list[Call]]:
+    """Within the block, calls of both networks are listed; counting their operations slows small ones down."""
+    calls: list[Call] = []
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch has no formula for this one
+    formulas = {flash: lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(q, k, v)}
+
+    def timed(name: str, forward: Callable) -> Callable:
+        def call(x: Tensor, *args, **kwargs):
+            counter = FlopCounterMode(display=False, custom_mapping=formulas) if count else None
+            rows, begin = 0, _now(x.device)
+            try:
+                with counter or nullcontext():
+                    output = forward(x, *args, **kwargs)
+                rows = len(output[0] if isinstance(output, tuple) else getattr(output, "sample", output))
+                return output
+            finally:
+                flop = counter.get_total_flops() if counter else 0
+                calls.append(Call(name, rows, begin, _now(x.device), flop))
+
+        return call
+
+    with ExitStack() as stack:
+        for name, network in (("unet", unet), ("decoder", decoder)):
+            network.forward = timed(name, network.forward)
+            stack.callback(delattr, network, "forward")
+        yield calls
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[float]]:
+    """A list that holds, after the block, the most GiB that were in use within it."""
+    peak: list[float] = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak.append(torch.cuda.max_memory_allocated(device) / 2**30)
+        return
+    process, done, seen = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            seen.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+        peak.append(max(seen) / 2**30)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+# ---------------------------------------------------------------- runs
+
+
+def run(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settings, name: str, limit: float) -> Measurement:
+    """Runs the pipeline; three times, where that is quick, of which the fastest counts.
+
+    A run of more than `limit` seconds is stopped after a batch of segments, and the rest extrapolated.
+    """
+    attempts: list[Measurement] = []
+    while not attempts or (len(attempts) < 3 and sum(attempt.seconds for attempt in attempts) < 20):
+        attempts.append(_attempt(pipe, picture, settings, name, limit, count=not attempts))
+    fastest = min(attempts, key=lambda attempt: attempt.seconds)
+    return replace(fastest, tflop=attempts[0].tflop, modulated_tflop=attempts[0].modulated_tflop)
+
+
+def _attempt(
+    pipe: EmerDiffPipeline, picture: Image.Image, settings: Settings, name: str, limit: float, *, count: bool
+) -> Measurement:
+    with peak_memory(pipe.unet.device) as peak, metered(pipe.unet, pipe.vae.decoder, count=count) as calls:
+        begin, first, stopped = time.perf_counter(), None, False
+        for event in (results := Results(pipe.stream(picture, settings))):
+            if event.stage != MODULATED:
+                before = event.done  # rows
+            elif first is None:
+                first = len(calls) - 1
+            elif calls[-2].network == "decoder" and time.perf_counter() - begin > limit:
+                stopped = True
+                calls.pop()  # of the next batch
+                break
+        end = calls[-1].end if stopped else time.perf_counter()
+    modulated = [call for call in calls[first:] if call.network == "unet"]
+    share = sum(call.rows for call in modulated) / (event.total - before)  # of the modulated steps that were made
+    return Measurement(
+        name=name,
+        dtype=pipe.unet.dtype,
+        seconds=calls[first].begin - begin + (end - calls[first].begin) / share,
+        extrapolated=stopped,
+        rows=event.total,
+        decodes=round(sum(call.rows for call in calls if call.network == "decoder") / share),
+        tflop=(sum(call.flop for call in calls[:first]) + sum(call.flop for call in calls[first:]) / share) / 1e12,
+        modulated_seconds=sum(call.end - call.begin for call in modulated),
+        modulated_tflop=sum(call.flop for call in modulated) / 1e12,
+        peak_memory=peak[0],
+        labels=None if stopped else results.value.labels,
+    )
+
+
+def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settings, *, whole: bool) -> Measurement:
+    """The published procedure: run to its end, or three of its calls, multiplied out."""
+    published = Published(
+        pipe,
+        picture,
+        picture.size,
+        num_segments=settings.num_segments,
+        feature_timestep=settings.feature_timestep,
+        feature_draws=settings.feature_draws,
+        steps=settings.num_inference_steps,
+        t_m=settings.modulation_timestep,
+        strength=settings.strength,
+        n_init=settings.kmeans_n_init,
+        seed=settings.seed,
+        velocity=pipe.scheduler.config.prediction_type == "v_prediction",
+        block=pipe.layers.feature.partition(".attentions")[0],
+    )
+    replayed = sum(t <= published.t_m for t in published.grid)
+    modulated = 2 * settings.num_segments * replayed
+    unmodulated = len(published.grid) + settings.feature_draws + replayed
+    decodes = 2 * settings.num_segments
+    seconds = labels = None
+    with peak_memory(pipe.unet.device) as peak, torch.inference_mode():
+        with metered(published.unet, published.vae.decoder, count=True) as counted:
+            published.example()
+        with metered(published.unet, published.vae.decoder, count=False) as timed:
+            published.example()
+        if whole:
+            begin = time.perf_counter()
+            labels = published.run()
+            seconds = time.perf_counter() - begin
+    times = (unmodulated, modulated, decodes)
+    return Measurement(
+        name="published",
+        dtype=pipe.unet.dtype,
+        seconds=seconds or sum(n * (call.end - call.begin) for n, call in zip(times, timed, strict=True)),
+        extrapolated=not whole,
+        rows=unmodulated + modulated,
+        decodes=decodes,
+        tflop=sum(n * call.flop for n, call in zip(times, counted, strict=True)) / 1e12,
+        modulated_seconds=timed[1].end - timed[1].begin,
+        modulated_tflop=counted[1].flop / 1e12,
+        peak_memory=peak[0],
+        labels=labels,
+    )
+
+
+def compare(
+    pipe: EmerDiffPipeline, picture: Image.Image, num_segments: int, *, whole: bool, limit: float
+) -> list[Measurement]:
+    """The published procedure in float32, the exact engine in float32 and in half precision, then the presets.
+
+    The pipeline is cast to float32, and in the end to half precision where the device has a fast one.
+    """
+    draws = {"num_segments": num_segments, "feature_draws": NOTEBOOK_DRAWS}
+    _cast(pipe, torch.float32)
+    measured = [run_published(pipe, picture, pipe.settings(**draws), whole=whole)]
+    half = fast_dtype(pipe.unet.device)
+    for dtype in dict.fromkeys((torch.float32, half)):
+        _cast(pipe, dtype)
+        measured.append(run(pipe, picture, pipe.settings(**draws), "exact", limit))
+    for preset in PRESETS:
+        if preset != "exact":
+            settings = pipe.settings(preset=preset, num_segments=num_segments)
+            measured.append(run(pipe, picture, settings, preset, limit))
+    return measured
+
+
+def _cast(pipe: EmerDiffPipeline, dtype: torch.dtype) -> None:
+    for network in (pipe.unet, pipe.vae, pipe.text_encoder):
+        nn.Module.to(network, dtype)  # the library's own warns of layers to be kept in float32: there are none
+
+
+def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
+    """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
+    k = 1 + max(labels.max(), reference.max())
+    table = np.bincount(k * labels.ravel().astype(int) + reference.ravel(), minlength=k * k).reshape(k, k)
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / labels.size)
+
+
+def growth(
+    pipe: EmerDiffPipeline, picture: Image.Image, numbers: Sequence[int], sides: Sequence[int], limit: float
+) -> list[dict]:
+    """Seconds of the presets by number of segments, at the native size, and by side, at the first number."""
+    points = [(k, pipe.native_side) for k in numbers] + [(numbers[0], side) for side in sides]
+    rows = []
+    for k, side in dict.fromkeys(points):
+        for preset in PRESETS:
+            settings = pipe.settings(preset=preset, num_segments=k, image_area=side**2)
+            measured = run(pipe, picture, settings, preset, limit)
+            rows.append({"name": preset, "k": k, "side": side, "seconds": measured.seconds})
+    return rows
+
+
+def figure(rows: list[dict], native_side: int) -> Figure:
+    """How time grows: two panels with logarithmic axes."""
+    shown = Figure(figsize=(8, 3.4), layout="constrained")
+    panels = shown.subplots(1, 2, sharey=True)
+    first = rows[0]["k"]
+    for preset in PRESETS:
+        own = [row for row in rows if row["name"] == preset]
+        by_number = sorted((row["k"], row["seconds"]) for row in own if row["side"] == native_side)
+        by_side = sorted((row["side"], row["seconds"]) for row in own if row["k"] == first)
+        for panel, points in zip(panels, (by_number, by_side), strict=True):
+            panel.plot(*zip(*points, strict=True), "o-", label=preset)
+    titles = (f"{native_side} x {native_side} pixels", f"k = {first}")
+    for panel, title, label in zip(panels, titles, ("segments, k", "side, pixels"), strict=True):
+        panel.set(title=title, xlabel=label, xscale="log", yscale="log")
+        ticks = sorted({line for drawn in panel.lines for line in drawn.get_xdata()})
+        panel.set_xticks(ticks, [str(tick) for tick in ticks])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("seconds")
+    panels[0].legend()
+    return shown
