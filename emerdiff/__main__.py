@@ -1,4 +1,4 @@
-"""The command line: `python -m emerdiff segment IMAGE... --out DIR`, `score` and `benchmark`."""
+"""The command line: `python -m emerdiff segment IMAGE... --out DIR`, `score`, `sweep` and `benchmark`."""
 
 import argparse
 import json
@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .benchmark import agreement, compare, figure, growth, matmul_speed, stable_diffusion_sized
+from . import benchmark as bench
+from . import sweep as sweeping
 from .drawing import indexed_png, overlay
 from .evaluation import Scorer
 from .loading import MINIATURE, load
@@ -27,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 1 where anything failed."""
     options = _parser().parse_args(arguments)
     try:
-        pipe = stable_diffusion_sized() if options.model == SD_SIZE else load(options.model, device=options.device)
+        pipe = (
+            bench.stable_diffusion_sized() if options.model == SD_SIZE else load(options.model, device=options.device)
+        )
         chosen = {name: getattr(options, name) for name in SETTINGS if name in options}
         return options.command(pipe, pipe.settings(**chosen), options)
     except (OSError, ValueError) as error:
@@ -91,15 +94,32 @@ def score(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
     return 0
 
 
+def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
+    """Scores variants of the settings on drawn scenes, with their cost and agreement with the exact run."""
+    seeds = range(options.first_seed, options.first_seed + options.scenes)
+    runs = sweeping.sweep(pipe, seeds, settings.num_segments)
+    for rows in tqdm(runs, unit="scene", total=len(seeds), leave=False):
+        result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
+        if options.out:
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{'':34}{'seconds':>8}{'agreement':>10}{'mIoU':>8}{'boundary F':>11}")
+    for name, row in rows.items():
+        agreed, miou, boundary_f = (f"{row[score]:.1%}" for score in ("agreement", "miou", "boundary_f"))
+        print(f"{name:34}{row['seconds']:8.2f}{agreed:>10}{miou:>8}{boundary_f:>11}")
+    if options.figure:
+        sweeping.figure(rows).savefig(options.figure, dpi=120)
+    return 0
+
+
 def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Times the published procedure, the exact engine and the presets on a drawn scene."""
     device = torch.device(options.device or pipe.unet.device)
     pipe.to(device)
     side, k = pipe.native_side, settings.num_segments
     picture = Image.fromarray(draw_scene(options.first_seed, side).image)
-    measured = compare(pipe, picture, k, whole=options.model != SD_SIZE, limit=options.limit)
+    measured = bench.compare(pipe, picture, k, whole=options.model != SD_SIZE, limit=options.limit)
     published = measured[0]
-    speeds = {m.dtype: matmul_speed(device, m.dtype) / 1e12 for m in measured}
+    speeds = {m.dtype: bench.matmul_speed(device, m.dtype) / 1e12 for m in measured}
     told = ", ".join(f"{str(dtype).removeprefix('torch.')} {speed:.2f} TFLOP/s" for dtype, speed in speeds.items())
     print(f"{options.model}, {side} x {side} pixels, k = {k}, {device}, matrix multiply: {told}")
     print(f"{'':10}{'dtype':>10}{'seconds':>10}{'x faster':>9}{'rows':>6}{'decodes':>8}{'TFLOP':>8}{'peak':>6}", end="")
@@ -119,7 +139,7 @@ def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Name
             "peak_memory_gib": m.peak_memory,
             "equal_labels": None
             if m.labels is None or published.labels is None
-            else agreement(m.labels, published.labels),
+            else sweeping.agreement(m.labels, published.labels),
         }
         rows.append(row)
         seconds = f"{m.seconds:.2f}{'*' if m.extrapolated else ' '}"
@@ -132,8 +152,8 @@ def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Name
         print("* not run to the end: multiplied out from the calls that were made")
     result = {"model": options.model, "k": k, "side": side, "device": str(device), "runs": rows}
     if options.figure:
-        result["growth"] = growth(pipe, picture, (10, 5, 20, 40), (side // 2, side, 2 * side), options.limit)
-        figure(result["growth"], side).savefig(options.figure, dpi=150)
+        result["growth"] = bench.growth(pipe, picture, (10, 5, 20, 40), (side // 2, side, 2 * side), options.limit)
+        bench.figure(result["growth"], side).savefig(options.figure, dpi=150)
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
@@ -154,18 +174,25 @@ def _parser() -> argparse.ArgumentParser:
         "--first-seed", type=int, default=500_000, help="of the first (default 500000); training uses 1000000 on"
     )
     two.set_defaults(command=score)
+    four = commands.add_parser("sweep", help="what presets and their parts cost and lose, on drawn scenes")
+    four.add_argument("--scenes", type=int, default=20, help="how many (default 20)")
+    four.add_argument("--first-seed", type=int, default=700_000, help="of the first (default 700000)")
+    four.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, written after each scene")
+    four.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of scores against seconds")
+    four.set_defaults(command=sweep)
     three = commands.add_parser("benchmark", help="time the presets against the published procedure")
     three.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, and of the figure's points")
     three.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of how time grows; takes a while")
     three.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
     three.add_argument("--first-seed", type=int, default=600_000, help="of the drawn scene")
     three.set_defaults(command=benchmark)
-    for command in (one, two, three):
+    for command in (one, two, three, four):
         command.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
         command.add_argument("--device", help="cuda, mps or cpu; by default the first there is")
     for command in (one, two):
         _add_settings(command.add_argument_group("settings (defaults: the model's own)"))
     three.add_argument("--num-segments", type=_number, default=25, metavar="N", help="default 25")
+    four.add_argument("--num-segments", type=_number, default=12, metavar="N", help="default 12")
     return parser
 
 

@@ -12,7 +12,6 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -277,13 +276,6 @@ def compare(
 def _cast(pipe: EmerDiffPipeline, dtype: torch.dtype) -> None:
     for network in (pipe.unet, pipe.vae, pipe.text_encoder):
         nn.Module.to(network, dtype)  # the library's own warns of layers to be kept in float32: there are none
-
-
-def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
-    """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
-    k = 1 + max(labels.max(), reference.max())
-    table = np.bincount(k * labels.ravel().astype(int) + reference.ravel(), minlength=k * k).reshape(k, k)
-    return float(table[linear_sum_assignment(table, maximize=True)].sum() / labels.size)
 
 
 def growth(

@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from .. import load
@@ -26,12 +26,9 @@ CAPTIONS = (
 )
 
 
-def paint(captions: tuple[str, ...], *, guidance: float, seed: int, steps: int = 50) -> list[Image.Image]:
-    """One picture for each caption, by Stable Diffusion's own pipeline with the miniature's parts."""
-    parts = load("miniature").components | {"safety_checker": None, "feature_extractor": None}
-    parts = {name: part for name, part in parts.items() if name != "defaults"}
-    parts["scheduler"] = DDIMScheduler.from_config(parts["scheduler"].config)
-    pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+def paint(model: str, captions: tuple[str, ...], *, guidance: float, steps: int, seed: int) -> list[Image.Image]:
+    """One picture for each caption, by Stable Diffusion's own pipeline with the model's parts."""
+    pipe = StableDiffusionPipeline(**load(model).components, requires_safety_checker=False)
     generator = torch.Generator().manual_seed(seed)
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     settings = {"guidance_scale": guidance, "num_inference_steps": steps, "height": side, "width": side}
@@ -40,12 +37,14 @@ def paint(captions: tuple[str, ...], *, guidance: float, seed: int, steps: int =
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m emerdiff.miniature.sample", description=__doc__)
+    parser.add_argument("--model", default="miniature")
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     plot, axes = plt.subplots(2, len(CAPTIONS) // 2, figsize=(12, 7))
-    pictures = paint(CAPTIONS, guidance=options.guidance, seed=options.seed)
+    pictures = paint(options.model, CAPTIONS, guidance=options.guidance, steps=options.steps, seed=options.seed)
     for axis, picture, caption in zip(axes.flat, pictures, CAPTIONS, strict=True):
         axis.imshow(picture)
         axis.set_title(textwrap.fill(caption, 36), fontsize=9)

@@ -1,0 +1,113 @@
+"""What settings cost and lose: variants of them on drawn scenes, against the exact run and against the truth."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
+
+from .evaluation import Scorer
+from .miniature.scenes import CLASSES, draw_scene
+from .pipeline import EmerDiffPipeline
+from .recut import recut
+from .settings import PRESETS
+
+FINE = 24  # segments of the run that is re-cut
+EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
+CHEAPER = {"kmeans_n_init": 10}
+VARIANTS: Mapping[str, Mapping[str, object]] = {
+    EXACT: {},
+    "8 steps": {"replay_steps": 8},
+    "4 steps": {"replay_steps": 4},
+    "3 steps": {"replay_steps": 3},
+    "2 steps": {"replay_steps": 2},
+    "1 step": {"replay_steps": 1},
+    "one side": {"two_sided": False},
+    "4 candidates": {"candidates": 4},
+    "4 steps, 4 candidates": CHEAPER | {"replay_steps": 4, "candidates": 4},
+    "3 steps, 4 candidates": CHEAPER | {"replay_steps": 3, "candidates": 4},
+    "2 steps, 4 candidates": CHEAPER | {"replay_steps": 2, "candidates": 4},
+    "2 steps, one side, 4 candidates": CHEAPER | {"replay_steps": 2, "two_sided": False, "candidates": 4},
+    "1 step, 4 candidates": CHEAPER | {"replay_steps": 1, "candidates": 4},
+    "1 step, one side, 4 candidates": CHEAPER | {"replay_steps": 1, "two_sided": False, "candidates": 4},
+    **{preset: changes for preset, changes in PRESETS.items() if preset != EXACT},
+}
+
+
+def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
+    """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
+    k = 1 + max(labels.max(), reference.max())
+    table = np.bincount(k * labels.ravel().astype(int) + reference.ravel(), minlength=k * k).reshape(k, k)
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / labels.size)
+
+
+class Tally:
+    """Adds up one variant's results."""
+
+    def __init__(self) -> None:
+        self.scorer, self.seconds, self.agreements = Scorer(len(CLASSES)), [], []
+
+    def add(self, labels: np.ndarray, truth: np.ndarray, reference: np.ndarray, seconds: float) -> None:
+        self.scorer.add(labels, truth)
+        self.seconds.append(seconds)
+        self.agreements.append(agreement(labels, reference))
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Means over the scenes, and the scores of all."""
+        means = {"seconds": float(np.mean(self.seconds)), "agreement": float(np.mean(self.agreements))}
+        return means | asdict(self.scorer.scores)
+
+
+def sweep(pipe: EmerDiffPipeline, seeds: Sequence[int], num_segments: int) -> Iterator[dict[str, dict[str, float]]]:
+    """Rows by name after each scene: seconds, agreement with the exact run, mIoU, accuracy and boundary F (0 to 1).
+
+    The variants, naive upsampling, and a run of `FINE` segments re-cut; that one is also held against an exact run
+    on the very segments that it was cut to.
+    """
+    tallies = {name: Tally() for name in (*VARIANTS, NAIVE, RECUT, UNION)}
+    for seed in seeds:
+        scene = draw_scene(seed, pipe.native_side)
+
+        def timed(scene=scene, **kwargs):
+            coarse = kwargs.pop("coarse_labels", None)
+            begin = time.perf_counter()
+            result = pipe(scene.image, pipe.settings(**{"num_segments": num_segments} | kwargs), coarse_labels=coarse)
+            return result, time.perf_counter() - begin
+
+        exact, _ = timed()
+        for name, changes in VARIANTS.items():
+            result, seconds = timed(**changes)
+            tallies[name].add(result.labels, scene.labels, exact.labels, seconds)
+        tallies[NAIVE].add(exact.naive_labels, scene.labels, exact.labels, 0)
+        fine, _ = timed(num_segments=FINE)
+        begin = time.perf_counter()
+        cut = recut(fine, num_segments)
+        seconds = time.perf_counter() - begin
+        union, union_seconds = timed(coarse_labels=cut.coarse_labels)
+        tallies[RECUT].add(cut.labels, scene.labels, union.labels, seconds)
+        tallies[UNION].add(union.labels, scene.labels, union.labels, union_seconds)
+        yield {name: tally.row for name, tally in tallies.items()}
+
+
+def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Seconds against mIoU and boundary F; presets are named, and naive upsampling is a line."""
+    shown = Figure(figsize=(9, 3.6), layout="constrained")
+    for panel, score, title in zip(
+        shown.subplots(1, 2), ("miou", "boundary_f"), ("mIoU", "boundary F, 2 pixels"), strict=True
+    ):
+        for name in VARIANTS:
+            x, y = rows[name]["seconds"], 100 * rows[name][score]
+            preset = name in PRESETS
+            panel.plot(x, y, "o", color="C0" if preset else "0.6", markersize=8 if preset else 5)
+            if preset:
+                panel.annotate(name, (x, y), (0, 8), textcoords="offset points", ha="center", color="C0")
+        panel.axhline(100 * rows[NAIVE][score], color="C3", linestyle="--", linewidth=1)
+        panel.annotate("naive", (1, 100 * rows[NAIVE][score]), (-4, 4), textcoords="offset points", ha="right",
+                       xycoords=("axes fraction", "data"), color="C3")  # fmt: skip
+        panel.set(xscale="log", xlabel="seconds a picture", ylabel=f"{title}, %")
+        panel.margins(0.12, 0.2)
+        panel.grid(alpha=0.3)
+    return shown

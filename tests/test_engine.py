@@ -1,0 +1,313 @@
+"""What makes runs cheaper: shared attention, and presets with what they are made of."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import quick, small_parts
+from diffusers import DDIMScheduler
+
+import emerdiff
+from emerdiff import EmerDiffPipeline, attention
+from emerdiff.attention import shared_attention
+from emerdiff.batches import Results, in_batches
+from emerdiff.decoding import PATCH, patchwork, scattered
+from emerdiff.hooks import reach
+from emerdiff.inversion import sampling_steps, thinned
+from emerdiff.loading import fast_dtype
+from emerdiff.settings import PRESETS
+from emerdiff.sweep import agreement
+
+# --- Sharing attention
+
+
+@pytest.mark.parametrize("map_size", [1, 100, 2**25])
+def test_one_map_for_all_rows_is_the_attention_of_each_row(monkeypatch, map_size):
+    monkeypatch.setattr(attention, "MAP_SIZE", map_size)  # pieces of one query, of some, of all
+    generator = torch.Generator().manual_seed(0)
+    queries, keys, values = (torch.randn(rows, 3, 17, 8, generator=generator) for rows in (1, 1, 5))
+    own = F.scaled_dot_product_attention(queries.expand_as(values), keys.expand_as(values), values, scale=0.4)
+    torch.testing.assert_close(shared_attention(queries, keys, values, 0.4), own.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("shape", ["wide", "square"])
+@pytest.mark.parametrize("name", ["small", "small_v2", "miniature"])
+def test_sharing_attention_changes_nothing(request, picture, name, shape):
+    shared = request.getfixturevalue(name)
+    plain = EmerDiffPipeline(**shared.components)
+    plain.share_attention = False
+    seen = picture if shape == "wide" else picture.crop((0, 0, 128, 128))
+    results = [pipe(seen, quick(num_segments=3)) for pipe in (shared, plain)]
+    np.testing.assert_array_equal(results[0].coarse_labels, results[1].coarse_labels)
+    np.testing.assert_allclose(results[0].differences, results[1].differences, rtol=1e-3, atol=1e-3)
+    assert (results[0].labels == results[1].labels).mean() > 0.999
+    assert results[0].differences.max() > 0.1
+
+
+def test_shared_layers_do_not_compute_what_they_share(small, picture):
+    """In the replay no query or key is projected, and no text is attended to."""
+    called = []
+    cross = [f"{name}.to_out.0" for name in small.layers.cross_attention]
+    unneeded = [f"{name}.{part}" for name in small.layers.self_attention for part in ("to_q", "to_k")] + cross
+    run = small.stream(picture, quick())
+    while next(run).stage != "modulating segments":
+        pass
+    handles = [small.unet.get_submodule(n).register_forward_hook(lambda *_: called.append(1)) for n in unneeded]
+    try:
+        for _ in run:
+            pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert called == []
+
+
+def test_features_are_computed_no_further_than_their_layer(small):
+    ran = []
+    handles = [
+        small.unet.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name in ("mid_block", "up_blocks.1", "conv_out")
+    ]
+    layer = f"{small.layers.feature}.to_q"
+    try:
+        with torch.inference_mode(), reach(small.unet, layer) as outputs:
+            small.unet(torch.zeros(2, 4, 16, 16), 1, encoder_hidden_states=torch.zeros(2, 77, 32))
+            ran.append("the statement after the call")
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == ["mid_block"]
+    assert outputs[0].shape == (2, 64, 32)
+
+
+def test_draws_of_features_do_not_depend_on_the_batch(small, picture):
+    results = [small(picture, quick(feature_draws=5, feature_timestep=50), rows_per_batch=rows) for rows in (1, 2, 8)]
+    for result in results[1:]:
+        np.testing.assert_allclose(result.features, results[0].features, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_outside_transformers_is_refused():
+    blocks = {"down_block_types": ("AttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")}
+    with pytest.raises(ValueError, match="attention in transformers alone; this U-Net also has down_blocks.0"):
+        EmerDiffPipeline(**small_parts(**blocks))
+
+
+# --- Batches
+
+
+def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost_or_done_twice():
+    done, tried = [], []
+
+    def run(items):
+        tried.append(len(items))
+        yield len(items)
+        if len(items) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        done.extend(items.tolist())
+        return [2 * item for item in items.tolist()]
+
+    rows = list(results := Results(in_batches(torch.arange(10), 8, run)))
+    assert results.value == [2 * i for i in range(10)] and done == list(range(10))
+    assert tried == [8, 4, 2, 2, 2, 2, 2] and sum(rows) == 10
+
+
+# --- Presets and their parts
+
+
+def grid(**changes):
+    scheduler = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    return sampling_steps(DDIMScheduler(**scheduler | {"set_alpha_to_one": False} | changes), 50)[-15:]
+
+
+@pytest.mark.parametrize(
+    "count, timesteps",
+    [(1, [281]), (2, [281, 1]), (3, [281, 141, 1]), (15, [*range(281, 0, -20)]), (99, [*range(281, 0, -20)])],
+)
+def test_thinned_steps_end_where_the_next_begin(count, timesteps):
+    steps = grid()
+    kept = thinned(steps, count)
+    assert [step.t for step in kept] == timesteps
+    assert [step.alpha_bar for step in kept] == [s.alpha_bar for s in steps if s.t in timesteps]
+    assert [step.alpha_bar_prev for step in kept[:-1]] == [step.alpha_bar for step in kept[1:]]
+    assert kept[-1].alpha_bar_prev == steps[-1].alpha_bar_prev
+    assert all(step.var >= 0 for step in kept)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fewer_steps_are_run_and_without_strength_nothing_differs(small, picture, count):
+    events = []
+    result = small(picture, quick(replay_steps=count, strength=0), progress=events.append)
+    assert events[-1].done == events[-1].total == (count + 2 * 4 * count) + (count == 1)  # t = 1 is free if it is run
+    assert result.differences.max() < 1e-4 and result.settings.replay_steps == count
+    assert small(picture, quick(replay_steps=count)).differences.max() > 0.1
+
+
+def test_all_steps_of_the_grid_are_what_none_means(small, picture):
+    all_of_four, more = (small(picture, quick(replay_steps=count)) for count in (4, 50))
+    np.testing.assert_array_equal(all_of_four.differences, small(picture, quick()).differences)
+    np.testing.assert_array_equal(more.differences, all_of_four.differences)
+    assert more.settings.replay_steps == 4
+
+
+def test_one_side_is_half_of_both_where_the_offset_is_small(small, picture):
+    two, one = (
+        small(picture, quick(strength=0.01, two_sided=sides)).responses.astype(float) for sides in (True, False)
+    )
+    assert np.abs(two - 2 * one).mean() < 0.05 * np.abs(two).mean()
+    rows = []
+    small(picture, quick(two_sided=False), progress=rows.append)
+    assert rows[-1].done == rows[-1].total == 4 + 4 * 4
+
+
+def test_a_patchwork_takes_from_each_segment_where_it_changes_most():
+    picture = torch.zeros(1, 4, 16, 24)
+    latents = torch.zeros(3, 2, 4, 16, 24)
+    latents[0, :, :, :8, :8] = 3  # one patch each, and the second also a little in the first's
+    latents[1, :, :, :9, :] = 1
+    latents[2, :, :, 8:, 16:] = 5
+    pieces, owner = patchwork(latents, picture, 1)
+    expected = np.repeat(np.repeat([[0, 1, 1], [1, 1, 2]], PATCH, 0), PATCH, 1)
+    np.testing.assert_array_equal(owner[0], expected)
+    np.testing.assert_array_equal(
+        pieces[0, 1, 0], np.where(expected == 0, 3, np.where(expected == 2, 5, latents[1, 0, 0]))
+    )
+    responses = torch.rand(1, 3, 128, 192)
+    by_segment = scattered(responses, owner, 3)
+    torch.testing.assert_close(by_segment.sum(0), responses[0])
+    assert by_segment[0, :, :64, :64].min() > 0 and by_segment[0, :, 64:].max() == 0
+
+
+def test_when_all_segments_are_candidates_only_the_edges_of_patches_change(miniature, picture):
+    every, patched = miniature(picture, quick()), miniature(picture, quick(candidates=4))
+    inner = np.zeros_like(every.labels, bool)
+    for cell in np.ndindex(every.labels.shape[0] // 64, every.labels.shape[1] // 64):
+        inner[cell[0] * 64 + 16 : cell[0] * 64 + 48, cell[1] * 64 + 16 : cell[1] * 64 + 48] = True
+    assert (every.labels == patched.labels)[inner].mean() > 0.97
+    assert (every.labels == patched.labels).mean() > 0.9
+
+
+def test_only_candidates_are_decoded(small, picture):
+    decoded = []
+    handle = small.vae.decoder.register_forward_pre_hook(lambda _decoder, args: decoded.append(len(args[0])))
+    try:
+        small(picture, quick(candidates=1))
+    finally:
+        handle.remove()
+    assert sum(decoded) == 2
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_start_from_the_models_own_settings_and_can_be_changed(miniature, preset):
+    settings = miniature.settings(preset=preset, num_segments=7)
+    own = miniature.config.defaults | PRESETS[preset] | {"num_segments": 7}
+    assert {name: getattr(settings, name) for name in own} == own
+
+
+def test_an_unknown_preset_is_refused(small):
+    with pytest.raises(ValueError, match="preset must be one of exact, fast, preview, not 'quick'"):
+        small.settings(preset="quick")
+
+
+def test_half_precision_gives_nearly_the_same_labels(miniature, picture):
+    half = emerdiff.load("miniature", device="cpu", dtype=torch.bfloat16)
+    settings = miniature.settings(num_segments=6, image_area=128 * 128)
+    whole = miniature(picture, settings)
+    result = half(picture, settings, coarse_labels=whole.coarse_labels)
+    assert half.unet.dtype == torch.bfloat16 and result.differences.dtype == np.float32
+    assert (result.labels == whole.labels).mean() > 0.97
+
+
+def test_the_precision_suits_the_device():
+    assert fast_dtype(torch.device("cuda")) == torch.float16
+    assert fast_dtype(torch.device("mps")) == torch.float32
+    assert emerdiff.load().unet.dtype == fast_dtype(emerdiff.load().unet.device)
+
+
+# --- Re-cutting
+
+
+@pytest.fixture(scope="module")
+def fine(small, picture):
+    return small(picture, quick(num_segments=8))
+
+
+@pytest.mark.parametrize("k", [2, 5, 8])
+def test_a_recut_has_the_number_asked_for_and_each_fine_segment_in_one_of_them(fine, k):
+    coarser = emerdiff.recut(fine, k)
+    pairs = set(zip(fine.coarse_labels.ravel().tolist(), coarser.coarse_labels.ravel().tolist(), strict=True))
+    assert len(pairs) == 8 and {group for _, group in pairs} == set(range(k))
+    assert coarser.settings.num_segments == k and coarser.differences.shape == (k, *fine.labels.shape)
+    assert coarser.confidence.min() >= 0 and coarser.naive_labels.max() < k
+    assert "Cut from 8 segments" in coarser.notes[-1]
+
+
+def test_recuts_are_nested(fine):
+    five, three = (emerdiff.recut(fine, k).coarse_labels.ravel() for k in (5, 3))
+    assert len({*zip(five.tolist(), three.tolist(), strict=True)}) == 5
+
+
+def test_a_recut_to_as_many_segments_is_the_segmentation_itself(fine):
+    same = emerdiff.recut(fine, 8)
+    assert agreement(same.labels, fine.labels) > 0.995  # responses are kept in half precision
+    np.testing.assert_allclose(np.sort(same.differences, 0), np.sort(fine.differences, 0), rtol=0.01, atol=0.01)
+
+
+def test_segments_with_near_features_merge_first(fine):
+    """Ward: of all pairs, the one whose union raises the cells' squared distances to their means least."""
+    cells = fine.coarse_labels.ravel()
+    features = fine.features.reshape(len(cells), -1).astype(float)
+    means, counts = np.stack([features[cells == i].mean(0) for i in range(8)]), np.bincount(cells)
+    cost = {
+        (i, j): counts[i] * counts[j] / (counts[i] + counts[j]) * ((means[i] - means[j]) ** 2).sum()
+        for i in range(8)
+        for j in range(i)
+    }
+    i, j = min(cost, key=cost.get)
+    seven = emerdiff.recut(fine, 7).coarse_labels.ravel()
+    assert seven[cells == i][0] == seven[cells == j][0]
+
+
+def test_the_response_of_a_union_is_the_sum_of_its_parts(fine):
+    merged = emerdiff.merge(fine, np.array([5, 5, 0, 1, 1, 1, 2, 7]))
+    assert merged.settings.num_segments == 5
+    total = fine.responses[3:6].astype(np.float32).sum(0)
+    np.testing.assert_allclose(merged.differences[2], np.linalg.norm(total, axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(merged.coarse_labels == 0, fine.coarse_labels < 2)  # numbered by their first members
+    np.testing.assert_array_equal(merged.labels, merged.differences.argmax(0))
+
+
+def test_linear_response_holds_to_first_order(small, picture):
+    """Where the offset is small, segments merged afterwards are what the network gives for their unions."""
+    parts, groups = np.arange(128).reshape(8, 16) % 6, np.array([0, 0, 0, 1, 1, 1])
+    settings = [quick(num_segments=k, strength=0.05) for k in (6, 2)]
+    merged = emerdiff.merge(small(picture, settings[0], coarse_labels=parts), groups)
+    own = small(picture, settings[1], coarse_labels=groups[parts])
+    np.testing.assert_array_equal(own.coarse_labels, merged.coarse_labels)
+    difference = np.abs(merged.responses.astype(float) - own.responses.astype(float))
+    assert difference.mean() < 0.05 * np.abs(own.responses.astype(float)).mean()
+
+
+BAD_COARSE = [np.zeros((16, 8), int), np.full((8, 16), 4), np.full((8, 16), -1), np.zeros((8, 16)), np.zeros(128, int)]
+
+
+@pytest.mark.parametrize("labels", BAD_COARSE, ids=["turned", "too high", "negative", "fractions", "flat"])
+def test_coarse_labels_that_do_not_fit_are_refused(small, picture, labels):
+    with pytest.raises(ValueError, match=r"from 0 to 3 .* low-resolution grid, 8 rows of 16"):
+        small(picture, quick(), coarse_labels=labels)
+
+
+def test_a_runs_own_coarse_labels_give_the_run_again(small, picture):
+    result = small(picture, quick())
+    again = small(picture, quick(), coarse_labels=result.coarse_labels)
+    np.testing.assert_array_equal(again.differences, result.differences)
+
+
+@pytest.mark.parametrize("k", [1, 0, 9])
+def test_a_recut_to_another_number_is_refused(fine, k):
+    with pytest.raises(ValueError, match=f"from 2 to 8, those of the segmentation, not {k}"):
+        emerdiff.recut(fine, k)
+
+
+def test_groups_must_be_given_for_each_segment(fine):
+    with pytest.raises(ValueError, match="a number for each of 8 segments, not 3"):
+        emerdiff.merge(fine, np.array([0, 1, 1]))
