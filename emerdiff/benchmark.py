@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .batches import Results
-from .loading import fast_dtype
+from .loading import cast, fast_dtype
 from .miniature.model import new_scheduler, new_tokenizer
 from .pipeline import EmerDiffPipeline
 from .published import Published
@@ -260,22 +260,17 @@ def compare(
     The pipeline is cast to float32, and in the end to half precision where the device has a fast one.
     """
     draws = {"num_segments": num_segments, "feature_draws": NOTEBOOK_DRAWS}
-    _cast(pipe, torch.float32)
+    cast(pipe, torch.float32)
     measured = [run_published(pipe, picture, pipe.settings(**draws), whole=whole)]
     half = fast_dtype(pipe.unet.device)
     for dtype in dict.fromkeys((torch.float32, half)):
-        _cast(pipe, dtype)
+        cast(pipe, dtype)
         measured.append(run(pipe, picture, pipe.settings(**draws), "exact", limit))
     for preset in PRESETS:
         if preset != "exact":
             settings = pipe.settings(preset=preset, num_segments=num_segments)
             measured.append(run(pipe, picture, settings, preset, limit))
     return measured
-
-
-def _cast(pipe: EmerDiffPipeline, dtype: torch.dtype) -> None:
-    for network in (pipe.unet, pipe.vae, pipe.text_encoder):
-        nn.Module.to(network, dtype)  # the library's own warns of layers to be kept in float32: there are none
 
 
 def growth(

@@ -16,22 +16,17 @@ from .settings import PRESETS
 
 FINE = 24  # segments of the run that is re-cut
 EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
-CHEAPER = {"kmeans_n_init": 10}
+ONE_SIDE, QUICK = {"two_sided": False}, {"two_sided": False, "kmeans_n_init": 10}
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     EXACT: {},
-    "8 steps": {"replay_steps": 8},
-    "4 steps": {"replay_steps": 4},
-    "3 steps": {"replay_steps": 3},
-    "2 steps": {"replay_steps": 2},
-    "1 step": {"replay_steps": 1},
-    "one side": {"two_sided": False},
+    **{f"{steps} steps": {"replay_steps": steps} for steps in (8, 4, 2, 1)},
+    "one side": ONE_SIDE,
+    **{f"{steps} steps, one side": QUICK | {"replay_steps": steps} for steps in (8, 6, 3, 2, 1)},
     "4 candidates": {"candidates": 4},
-    "4 steps, 4 candidates": CHEAPER | {"replay_steps": 4, "candidates": 4},
-    "3 steps, 4 candidates": CHEAPER | {"replay_steps": 3, "candidates": 4},
-    "2 steps, 4 candidates": CHEAPER | {"replay_steps": 2, "candidates": 4},
-    "2 steps, one side, 4 candidates": CHEAPER | {"replay_steps": 2, "two_sided": False, "candidates": 4},
-    "1 step, 4 candidates": CHEAPER | {"replay_steps": 1, "candidates": 4},
-    "1 step, one side, 4 candidates": CHEAPER | {"replay_steps": 1, "two_sided": False, "candidates": 4},
+    **{
+        f"{steps} steps, one side, 4 candidates": QUICK | {"replay_steps": steps, "candidates": 4}
+        for steps in (8, 4, 1)
+    },
     **{preset: changes for preset, changes in PRESETS.items() if preset != EXACT},
 }
 

@@ -213,8 +213,9 @@ def test_half_precision_gives_nearly_the_same_labels(miniature, picture):
     settings = miniature.settings(num_segments=6, image_area=128 * 128)
     whole = miniature(picture, settings)
     result = half(picture, settings, coarse_labels=whole.coarse_labels)
-    assert half.unet.dtype == torch.bfloat16 and result.differences.dtype == np.float32
-    assert (result.labels == whole.labels).mean() > 0.97
+    assert (half.unet.dtype, half.vae.dtype) == (torch.bfloat16, torch.float32)
+    equal = result.labels == whole.labels
+    assert equal.mean() > 0.9 and equal[whole.confidence > 0.3].mean() > 0.99
 
 
 def test_the_precision_suits_the_device():

@@ -95,7 +95,7 @@ def new_unet(side: int) -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion 1.x's noise schedule and timestep spacing."""
+    """Stable Diffusion's noise schedule and timestep spacing."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -103,4 +103,5 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        prediction_type="v_prediction",
     )

@@ -5,8 +5,9 @@ device, by the denoiser; beside a GPU for as long as training lasts, on a CPU al
 
 1. `autoencoder` (17 % of the time), on crops: L1 and L2, with a little noise on the latents.
 2. `denoiser`, on crops of half the side of the latents (to 40 %): cheap, so many samples.
-3. `denoiser`, on whole latents (the rest), with Stable Diffusion's noise schedule and loss, and more of the
-   timesteps at which a picture's layout is decided.
+3. `denoiser`, on whole latents (the rest), with Stable Diffusion's noise schedule, and more of the timesteps at
+   which a picture's layout is decided. It predicts the velocity, as Stable Diffusion 2.1's does: where it predicts
+   the noise, an error of 1 % at the noisiest steps is one of 15 % in the picture, and layout is learned last.
 
 A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
 the averaged weights in half precision, is written to OUT/pipeline.
@@ -174,9 +175,13 @@ class Run:
         self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
         self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
         self.vae_average = EMAModel(self.vae.parameters(), decay=0.998, foreach=True)
-        self.average = EMAModel(self.denoiser.parameters(), decay=0.999, foreach=True)
+        self.average = self._new_average()
         names = ("vae", "denoiser", "vae_optimizer", "optimizer", "vae_average", "average")
         self.parts = {name: getattr(self, name) for name in names}
+
+    def _new_average(self) -> EMAModel:
+        """Short at first: over a run of a thousand steps, a decay of 0.999 would keep a third of where it began."""
+        return EMAModel(self.denoiser.parameters(), decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
 
     @property
     def share(self) -> float:
@@ -206,7 +211,7 @@ class Run:
         self.vae.register_to_config(scaling_factor=pipeline.vae.config.scaling_factor)
         self.unet.load_state_dict(pipeline.unet.state_dict())
         self.text_encoder.load_state_dict(pipeline.text_encoder.state_dict())
-        self.average = self.parts["average"] = EMAModel(self.denoiser.parameters(), decay=0.999, foreach=True)
+        self.average = self.parts["average"] = self._new_average()
         self.encoded = True
 
     def tokens(self, captions: list[str]) -> Tensor:  # (n, 77) int64
@@ -335,7 +340,7 @@ def draw_timesteps(count: int, device: torch.device) -> Tensor:
 
 
 def train_denoiser(run: Run, stream: Stream, kept: Store, *, side: int, batch: int, begin: float, until: float) -> None:
-    """Noise prediction (SD's loss) on random `side` x `side` crops of the latents, until that share of the time.
+    """Velocity prediction (as SD 2.1's) on random `side` x `side` crops of the latents, until that share of the time.
 
     The learning rate has its warm-up at the share `begin`.
     """
@@ -350,7 +355,7 @@ def train_denoiser(run: Run, stream: Stream, kept: Store, *, side: int, batch: i
         with run.autocast():
             text = run.text_encoder(torch.where(dropped, empty, tokens.long())).last_hidden_state
             predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
-        loss = F.mse_loss(predicted.float(), eps)
+        loss = F.mse_loss(predicted.float(), run.scheduler.get_velocity(x_0, eps, t))
         optimize(run.optimizer, 8e-4 * annealed(run.share, begin, 1), run.average, loss)
         report(loss, batch, len(kept), stream.next_seed)
 
