@@ -29,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         pipe = (
-            bench.stable_diffusion_sized() if options.model == SD_SIZE else load(options.model, device=options.device)
+            bench.stable_diffusion_sized()
+            if options.model == SD_SIZE
+            else load(options.model, device=options.device, dtype=options.dtype)
         )
         chosen = {name: getattr(options, name) for name in SETTINGS if name in options}
         return options.command(pipe, pipe.settings(**chosen), options)
@@ -189,6 +191,11 @@ def _parser() -> argparse.ArgumentParser:
     for command in (one, two, three, four):
         command.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
         command.add_argument("--device", help="cuda, mps or cpu; by default the first there is")
+    three.set_defaults(dtype=None)  # it measures more than one
+    for command in (one, two, four):
+        command.add_argument(
+            "--dtype", type=_dtype, help="float32, bfloat16 or float16; by default what suits the device"
+        )
     for command in (one, two):
         _add_settings(command.add_argument_group("settings (defaults: the model's own)"))
     three.add_argument("--num-segments", type=_number, default=25, metavar="N", help="default 25")
@@ -206,6 +213,12 @@ def _add_settings(group) -> None:
         else:
             low, high = Settings.range_of(f.name)
             group.add_argument(flag, type=_number, default=argparse.SUPPRESS, metavar="N", help=f"{low} to {high}")
+
+
+def _dtype(text: str) -> torch.dtype:
+    if text not in ("float32", "bfloat16", "float16"):
+        raise argparse.ArgumentTypeError(f"must be float32, bfloat16 or float16, not {text!r}")
+    return getattr(torch, text)
 
 
 def _number(text: str) -> int | float | str:

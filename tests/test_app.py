@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
+import emerdiff
 from emerdiff.miniature.scenes import draw_scene
 
 CHROMIUM = "/usr/bin/chromium"
@@ -119,7 +121,7 @@ def test_two_visitors_get_their_own_results(url, pictures):
 
 def test_stored_examples_are_what_the_method_finds():
     image, _, *values = app.example_inputs(0)
-    pipe = app.pipeline("miniature")
+    pipe = emerdiff.load(dtype=torch.float32)
     result = pipe(image, pipe.settings(**dict(zip(app.SHOWN_SETTINGS, values, strict=True))))
     stored = np.asarray(Image.open(app.EXAMPLES / f"{app.examples()[0]['name']}_labels.png"))
     assert (stored == result.labels_at_original_size).mean() > 0.98  # processors round differently

@@ -18,7 +18,8 @@ from emerdiff.__main__ import main
 from emerdiff.drawing import overlay
 
 OPTIONS = {f.name: getattr(quick(), f.name) for f in fields(Settings) if "range" in f.metadata}
-QUICK = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+GIVEN = {name: value for name, value in OPTIONS.items() if value is not None} | {"dtype": "float32"}
+QUICK = [word for name, value in GIVEN.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,10 @@ def test_a_pipeline_that_is_saved_and_loaded_keeps_its_defaults_and_gives_the_sa
     before = EmerDiffPipeline(**small_parts(), defaults=defaults)
     before.save_pretrained(tmp_path)
     expected = before(picture, before.settings(num_inference_steps=10, modulation_timestep=301, image_area=64 * 64))
-    for pipe in (emerdiff.load(tmp_path, device="cpu"), EmerDiffPipeline.from_pretrained(tmp_path)):
+    for pipe in (
+        emerdiff.load(tmp_path, device="cpu", dtype=torch.float32),
+        EmerDiffPipeline.from_pretrained(tmp_path),
+    ):
         assert pipe.settings() == Settings(**defaults)
         result = pipe(picture, pipe.settings(num_inference_steps=10, modulation_timestep=301, image_area=64 * 64))
         assert result.settings == expected.settings and result.settings.num_segments == 3
@@ -83,7 +86,8 @@ def test_a_pipeline_made_of_a_checkpoints_parts_gives_the_loaded_ones_result(sma
 
 def test_half_precision_loads_and_gives_finite_results_close_to_the_full(checkpoint, small, picture):
     pipe = emerdiff.load(checkpoint, device="cpu", dtype=torch.bfloat16)
-    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.bfloat16}
+    assert {pipe.unet.dtype, pipe.text_encoder.dtype} == {torch.bfloat16}
+    assert pipe.vae.dtype == torch.float32  # bfloat16 cannot tell apart what the method compares
     half, full = pipe(picture, quick()), small(picture, quick())
     assert half.differences.dtype == np.float32 and np.isfinite(half.differences).all()
     np.testing.assert_array_equal(half.coarse_labels.shape, full.coarse_labels.shape)

@@ -8,7 +8,7 @@ from scipy.ndimage import convolve
 
 from emerdiff.drawing import boundaries, colour, indexed_png, overlay, palette
 from emerdiff.evaluation import Scorer, assign_majority, boundary_counts, confusion, mean_iou
-from emerdiff.masks import difference, gaussian_blur, label, label_at, upsample_naive
+from emerdiff.masks import gaussian_blur, label, label_at, response, upsample_naive
 
 
 def kernel_3x3() -> np.ndarray:
@@ -57,9 +57,9 @@ def test_a_difference_is_the_norm_over_colours_of_the_blurred_change():
     minus[:, :, 4, 4] = torch.tensor([-1.0, -1, -1])
     expected = np.zeros((8, 8))
     expected[4, 4] = np.sqrt(2**2 + 1 + 0)
-    np.testing.assert_allclose(difference(minus, plus, 0)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(response(minus, plus, 0).norm(dim=1)[0], expected, atol=1e-6)
     expected[3:6, 3:6] = expected[4, 4] * kernel_3x3()  # before the norm: linear where all colours change alike
-    np.testing.assert_allclose(difference(minus, plus, 0.8)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(response(minus, plus, 0.8).norm(dim=1)[0], expected, atol=1e-6)
 
 
 # --- Labels

@@ -25,7 +25,7 @@ def test_defaults_are_the_papers_and_its_notebooks():
 
 
 def test_every_field_is_a_number_with_a_range_or_a_switch():
-    assert SWITCHES == ["keep_aspect", "attention_injection"]
+    assert SWITCHES == ["two_sided", "keep_aspect", "attention_injection"]
     assert Settings.range_of("num_segments") == (2, 256) and Settings.range_of("smoothing") == (0, 20)
 
 
@@ -57,10 +57,18 @@ def test_what_is_not_a_number_is_refused(name, value):
     assert message(name, value).endswith(f"not {value!r}")
 
 
-@pytest.mark.parametrize("name", sorted({*NUMERIC} - {"image_area"}))
-def test_none_is_refused_but_for_the_area(name):
+NONE_ALLOWED = {"image_area", "replay_steps", "candidates"}
+
+
+@pytest.mark.parametrize("name", sorted({*NUMERIC} - NONE_ALLOWED))
+def test_none_is_refused_but_where_it_has_a_meaning(name):
     assert message(name, None).endswith("not None")
-    assert Settings(image_area=None).image_area is None
+
+
+@pytest.mark.parametrize("name", sorted(NONE_ALLOWED))
+def test_none_is_allowed_and_said_so(name):
+    assert getattr(Settings(**{name: None}), name) is None
+    assert message(name, 0).endswith("or None, not 0")
 
 
 @pytest.mark.parametrize("name", NUMERIC)
