@@ -162,15 +162,19 @@ def _now(device: torch.device) -> float:
 
 
 def run(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settings, name: str, limit: float) -> Measurement:
-    """Runs the pipeline; three times, where that is quick, of which the fastest counts.
+    """Runs the pipeline once to count operations, then up to three times, of which the fastest is told.
 
-    A run of more than `limit` seconds is stopped after a batch of segments, and the rest extrapolated.
+    A run of more than `limit` seconds is stopped after a batch of segments, and the rest extrapolated; it is not
+    repeated, as counting slows calls of that size down by little.
     """
-    attempts: list[Measurement] = []
-    while not attempts or (len(attempts) < 3 and sum(attempt.seconds for attempt in attempts) < 20):
-        attempts.append(_attempt(pipe, picture, settings, name, limit, count=not attempts))
-    fastest = min(attempts, key=lambda attempt: attempt.seconds)
-    return replace(fastest, tflop=attempts[0].tflop, modulated_tflop=attempts[0].modulated_tflop)
+    counted = _attempt(pipe, picture, settings, name, limit, count=True)
+    if counted.extrapolated:
+        return counted
+    timed: list[Measurement] = []
+    while not timed or (len(timed) < 3 and sum(attempt.seconds for attempt in timed) < 10):
+        timed.append(_attempt(pipe, picture, settings, name, limit, count=False))
+    fastest = min(timed, key=lambda attempt: attempt.seconds)
+    return replace(fastest, tflop=counted.tflop, modulated_tflop=counted.modulated_tflop)
 
 
 def _attempt(
