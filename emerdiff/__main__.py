@@ -13,7 +13,7 @@ from tqdm import tqdm
 from . import benchmark as bench
 from . import sweep as sweeping
 from .drawing import indexed_png, overlay
-from .evaluation import Scorer
+from .evaluation import Scorer, agreement
 from .loading import MINIATURE, load
 from .miniature.scenes import CLASSES, draw_scene
 from .pipeline import EmerDiffPipeline, Progress
@@ -141,7 +141,7 @@ def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Name
             "peak_memory_gib": m.peak_memory,
             "equal_labels": None
             if m.labels is None or published.labels is None
-            else sweeping.agreement(m.labels, published.labels),
+            else agreement(m.labels, published.labels),
         }
         rows.append(row)
         seconds = f"{m.seconds:.2f}{'*' if m.extrapolated else ' '}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
+from scipy.optimize import linear_sum_assignment
 
 from .drawing import boundaries
 
@@ -23,6 +24,12 @@ def confusion(predicted: np.ndarray, truth: np.ndarray, num_classes: int) -> np.
     """(classes, classes) pixel counts: rows are the truth, columns the prediction."""
     pairs = truth.ravel().astype(np.int64) * num_classes + predicted.ravel()
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
+    """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
+    matrix = confusion(labels, reference, 1 + max(labels.max(), reference.max()))
+    return float(matrix[linear_sum_assignment(matrix, maximize=True)].sum() / labels.size)
 
 
 def mean_iou(matrix: np.ndarray) -> float:

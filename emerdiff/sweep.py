@@ -6,9 +6,8 @@ from dataclasses import asdict
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.optimize import linear_sum_assignment
 
-from .evaluation import Scorer
+from .evaluation import Scorer, agreement
 from .miniature.scenes import CLASSES, draw_scene
 from .pipeline import EmerDiffPipeline
 from .recut import recut
@@ -29,13 +28,6 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     },
     **{preset: changes for preset, changes in PRESETS.items() if preset != EXACT},
 }
-
-
-def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
-    """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
-    k = 1 + max(labels.max(), reference.max())
-    table = np.bincount(k * labels.ravel().astype(int) + reference.ravel(), minlength=k * k).reshape(k, k)
-    return float(table[linear_sum_assignment(table, maximize=True)].sum() / labels.size)
 
 
 class Tally:
@@ -72,9 +64,9 @@ def sweep(pipe: EmerDiffPipeline, seeds: Sequence[int], num_segments: int) -> It
             result = pipe(scene.image, pipe.settings(**{"num_segments": num_segments} | kwargs), coarse_labels=coarse)
             return result, time.perf_counter() - begin
 
-        exact, _ = timed()
-        for name, changes in VARIANTS.items():
-            result, seconds = timed(**changes)
+        runs = {name: timed(**changes) for name, changes in VARIANTS.items()}
+        exact, _ = runs[EXACT]
+        for name, (result, seconds) in runs.items():
             tallies[name].add(result.labels, scene.labels, exact.labels, seconds)
         tallies[NAIVE].add(exact.naive_labels, scene.labels, exact.labels, 0)
         fine, _ = timed(num_segments=FINE)

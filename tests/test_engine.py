@@ -12,11 +12,11 @@ from emerdiff import EmerDiffPipeline, attention
 from emerdiff.attention import shared_attention
 from emerdiff.batches import Results, in_batches
 from emerdiff.decoding import PATCH, patchwork, scattered
+from emerdiff.evaluation import agreement
 from emerdiff.hooks import reach
 from emerdiff.inversion import sampling_steps, thinned
 from emerdiff.loading import fast_dtype
 from emerdiff.settings import PRESETS
-from emerdiff.sweep import agreement
 
 # --- Sharing attention
 
