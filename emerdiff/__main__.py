@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         pipe = (
             bench.stable_diffusion_sized()
             if options.model == SD_SIZE
-            else load(options.model, device=options.device, dtype=options.dtype)
+            else load(options.model, device=options.device, dtype=options.dtype, autoencoder=options.autoencoder)
         )
         chosen = {name: getattr(options, name) for name in SETTINGS if name in options}
         return options.command(pipe, pipe.settings(**chosen), options)
@@ -166,40 +166,43 @@ def _parser() -> argparse.ArgumentParser:
         "python -m emerdiff", description="Segment pictures with a text-to-image diffusion model."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    one = commands.add_parser("segment", help="write label PNG, overlay and JSON of each picture")
-    one.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to; made if missing")
-    one.set_defaults(command=segment)
-    two = commands.add_parser("score", help="compare with naive upsampling on drawn scenes")
-    two.add_argument("--scenes", type=int, default=40, help="how many (default 40)")
-    two.add_argument(
+    segmenting = commands.add_parser("segment", help="write label PNG, overlay and JSON of each picture")
+    segmenting.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    segmenting.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write to; made if missing"
+    )
+    segmenting.set_defaults(command=segment)
+    scoring = commands.add_parser("score", help="compare with naive upsampling on drawn scenes")
+    scoring.add_argument("--scenes", type=int, default=40, help="how many (default 40)")
+    scoring.add_argument(
         "--first-seed", type=int, default=500_000, help="of the first (default 500000); training uses 1000000 on"
     )
-    two.set_defaults(command=score)
-    four = commands.add_parser("sweep", help="what presets and their parts cost and lose, on drawn scenes")
-    four.add_argument("--scenes", type=int, default=20, help="how many (default 20)")
-    four.add_argument("--first-seed", type=int, default=700_000, help="of the first (default 700000)")
-    four.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, written after each scene")
-    four.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of scores against seconds")
-    four.set_defaults(command=sweep)
-    three = commands.add_parser("benchmark", help="time the presets against the published procedure")
-    three.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, and of the figure's points")
-    three.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of how time grows; takes a while")
-    three.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
-    three.add_argument("--first-seed", type=int, default=600_000, help="of the drawn scene")
-    three.set_defaults(command=benchmark)
-    for command in (one, two, three, four):
+    scoring.set_defaults(command=score)
+    sweeps = commands.add_parser("sweep", help="what presets and their parts cost and lose, on drawn scenes")
+    sweeps.add_argument("--scenes", type=int, default=20, help="how many (default 20)")
+    sweeps.add_argument("--first-seed", type=int, default=700_000, help="of the first (default 700000)")
+    sweeps.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, written after each scene")
+    sweeps.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of scores against seconds")
+    sweeps.set_defaults(command=sweep)
+    timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
+    timing.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, and of the figure's points")
+    timing.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of how time grows; takes a while")
+    timing.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
+    timing.add_argument("--first-seed", type=int, default=600_000, help="of the drawn scene")
+    timing.set_defaults(command=benchmark)
+    for command in (segmenting, scoring, timing, sweeps):
         command.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
         command.add_argument("--device", help="cuda, mps or cpu; by default the first there is")
-    three.set_defaults(dtype=None)  # it measures more than one
-    for command in (one, two, four):
+        command.add_argument("--autoencoder", metavar="MODEL", help="a small one: Hub id or folder")
+    timing.set_defaults(dtype=None)  # it measures more than one
+    for command in (segmenting, scoring, sweeps):
         command.add_argument(
             "--dtype", type=_dtype, help="float32, bfloat16 or float16; by default what suits the device"
         )
-    for command in (one, two):
+    for command in (segmenting, scoring):
         _add_settings(command.add_argument_group("settings (defaults: the model's own)"))
-    three.add_argument("--num-segments", type=_number, default=25, metavar="N", help="default 25")
-    four.add_argument("--num-segments", type=_number, default=12, metavar="N", help="default 12")
+    timing.add_argument("--num-segments", type=_number, default=25, metavar="N", help="default 25")
+    sweeps.add_argument("--num-segments", type=_number, default=12, metavar="N", help="default 12")
     return parser
 
 

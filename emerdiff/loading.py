@@ -1,8 +1,10 @@
 """Getting a model: the miniature, a checkpoint on the Hugging Face Hub, or a folder."""
 
+import warnings
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -27,13 +29,20 @@ INSTEAD = (
 
 
 def load(
-    model: str | Path = MINIATURE, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    model: str | Path = MINIATURE,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    autoencoder: str | Path | None = None,
 ) -> EmerDiffPipeline:
     """A pipeline from "miniature", a Hub id or a folder in diffusers layout; safetensors only.
 
     `device` is CUDA or Apple's MPS where there is one; `dtype` is what `fast_dtype` says. In bfloat16 the
-    autoencoder stays in float32: most changes of the picture are smaller than what bfloat16 tells apart. Raises
-    `ValueError` that says what happened, and what can be loaded instead.
+    autoencoder stays in float32: most changes of the picture are smaller than what bfloat16 tells apart.
+    `autoencoder` is a Hub id or folder of an `AutoencoderTiny` for the same latents, to take the place of the
+    model's own: for Stable Diffusion "madebyollin/taesd", which decodes many times faster. Where it cannot be had, a
+    warning says why and the model's own stays. Raises `ValueError` that says what happened with the model, and what
+    can be loaded instead.
     """
     device = _usable(device or _best_device())
     dtype = dtype or fast_dtype(device)
@@ -47,6 +56,15 @@ def load(
         raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
     pipeline.set_progress_bar_config(disable=True)
+    if autoencoder:
+        try:
+            tiny = AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True)
+            if _latents(tiny) != _latents(pipeline.vae):
+                raise ValueError("its latents are of another shape")
+            pipeline.register_modules(vae=tiny)
+        except (OSError, ValueError) as error:
+            reason = _reason(error).rstrip(".")
+            warnings.warn(f"the model's own autoencoder is used, as {str(autoencoder)!r}: {reason}", stacklevel=2)
     cast(pipeline, dtype)
     for network in (pipeline.unet, pipeline.vae):
         network.to(memory_format=torch.channels_last)
@@ -67,6 +85,11 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     units = torch.cpu.get_capabilities()
     has_bfloat16 = device.type == "cpu" and (units.get("avx512_bf16") or units.get("amx_bf16"))
     return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def _latents(vae: AutoencoderKL | AutoencoderTiny) -> tuple[int, int]:
+    """Channels of an autoencoder's latents, and levels, each of half the side of the one before."""
+    return vae.config.latent_channels, len(vae.config.block_out_channels)
 
 
 def _usable(device: str | torch.device) -> torch.device:

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .attention import recorded_layers
 from .batches import Results, Rows, in_batches
-from .decoding import patchwork, scattered
+from .coloring import by_segment, color
 from .hooks import exclusive
 from .inversion import Inversion, Step, invert, sampling_steps, step_at, thinned
 from .layers import find_layers, native_latent_side
@@ -183,16 +183,20 @@ class EmerDiffPipeline(DiffusionPipeline):
             ),
         )
         if coarse_labels is None:
-            coarse = cluster(features, k, settings.kmeans_n_init)  # (cells,)
+            coarse = cluster(features, k, settings.kmeans_n_init).reshape(grid)
         else:
-            coarse = coarse_labels.ravel().astype(np.int32)
-        masks = torch.from_numpy(coarse)[None] == torch.arange(k)[:, None]  # (k, cells)
+            coarse = coarse_labels.astype(np.int32)
+        colors = color(coarse) if settings.shared_rows else None
+        perturbed, count = (coarse, k) if colors is None else (colors, colors.max() + 1)
+        masks = torch.from_numpy(perturbed.reshape(1, -1)) == torch.arange(count)[:, None]  # (count, cells)
+        counter.total = counter.done + sides * count * len(steps)
         responses = yield from counter.count(
             "modulating segments", self._responses(inversion, prompt, x_0, masks, settings, rows_per_batch)
         )
+        if colors is not None:
+            responses = by_segment(responses, colors, coarse, k)
         differences = np.linalg.norm(responses, axis=1)
         labels, confidence = label(differences)
-        coarse = coarse.reshape(grid)
         self.maybe_free_model_hooks()
         return Segmentation(
             image=np.asarray(picture),
@@ -260,13 +264,13 @@ class EmerDiffPipeline(DiffusionPipeline):
         settings: Settings,
         rows_per_batch: int | None,
     ) -> Generator[int, None, np.ndarray]:
-        """G(I+) - G(I-) of all segments, (k, 3, H, W) float32; yields the rows of each U-Net call."""
+        """G(I+) - G(I-) of all segments, (k, 3, H, W) float32, for k `masks`; yields the rows of each U-Net call."""
         signs = torch.tensor([-1, 1] if settings.two_sided else [1])
-        unmodulated = [] if settings.two_sided else [self._decode(x_0)]
+        unmodulated = () if settings.two_sided else (self._decode(x_0),)
 
-        def responses_of(latents: Tensor) -> list[Tensor]:  # (b, sides, 4, h, w) -> b times (3, H, W)
-            sides = ((*unmodulated, *self._decode(rows).split(1)) for rows in latents)
-            return [response(minus, plus, settings.smoothing)[0].cpu() for minus, plus in sides]
+        def response_of(latents: Tensor) -> Tensor:  # a segment's sides, (sides, 4, h, w) -> (3, H, W)
+            minus, plus = (*unmodulated, *self._decode(latents).split(1))
+            return response(minus, plus, settings.smoothing)[0].cpu()
 
         def modulated(masks: Tensor) -> Rows:
             offsets = settings.strength * masks[:, None] * signs[:, None]  # (b, sides, cells)
@@ -279,15 +283,10 @@ class EmerDiffPipeline(DiffusionPipeline):
                 attention_injection=settings.attention_injection,
                 shared=self.share_attention,
             )
-            latents = latents.unflatten(0, (-1, len(signs)))
-            return latents if settings.candidates else responses_of(latents)
+            return [response_of(sides) for sides in latents.unflatten(0, (-1, len(signs)))]
 
         rows = rows_per_batch or self._rows_that_fit(x_0)
-        results = torch.stack((yield from in_batches(masks, max(1, rows // len(signs)), modulated)))
-        if settings.candidates:
-            latents, owner = patchwork(results, x_0, min(settings.candidates, len(masks)))
-            results = scattered(torch.stack(responses_of(latents)), owner.cpu(), len(masks))
-        return results.numpy()
+        return torch.stack((yield from in_batches(masks, max(1, rows // len(signs)), modulated))).numpy()
 
     def _rows_that_fit(self, x_0: Tensor) -> int:
         """Rows of one U-Net call for latents like `x_0` in the memory that is free now."""

@@ -15,18 +15,18 @@ from .settings import PRESETS
 
 FINE = 24  # segments of the run that is re-cut
 EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
-ONE_SIDE, QUICK = {"two_sided": False}, {"two_sided": False, "kmeans_n_init": 10}
+ONE_SIDE = {"two_sided": False, "kmeans_n_init": 10}
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     EXACT: {},
-    **{f"{steps} steps": {"replay_steps": steps} for steps in (8, 4, 2, 1)},
+    **{f"{steps} steps": {"replay_steps": steps} for steps in (8, 4)},
     "one side": ONE_SIDE,
-    **{f"{steps} steps, one side": QUICK | {"replay_steps": steps} for steps in (8, 6, 3, 2, 1)},
-    "4 candidates": {"candidates": 4},
+    **{f"one side, {steps} steps": ONE_SIDE | {"replay_steps": steps} for steps in (8, 6, 4, 2)},
+    "shared rows": {"shared_rows": True, "kmeans_n_init": 10},
+    "shared rows, one side": {"shared_rows": True} | ONE_SIDE,
     **{
-        f"{steps} steps, one side, 4 candidates": QUICK | {"replay_steps": steps, "candidates": 4}
-        for steps in (8, 4, 1)
+        f"shared rows, one side, {steps} steps": {"shared_rows": True, "replay_steps": steps} | ONE_SIDE
+        for steps in (8, 6, 4, 2)
     },
-    **{preset: changes for preset, changes in PRESETS.items() if preset != EXACT},
 }
 
 
@@ -87,10 +87,10 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     ):
         for name in VARIANTS:
             x, y = rows[name]["seconds"], 100 * rows[name][score]
-            preset = name in PRESETS
+            preset = next((preset for preset, changes in PRESETS.items() if changes == VARIANTS[name]), None)
             panel.plot(x, y, "o", color="C0" if preset else "0.6", markersize=8 if preset else 5)
             if preset:
-                panel.annotate(name, (x, y), (0, 8), textcoords="offset points", ha="center", color="C0")
+                panel.annotate(preset, (x, y), (0, 8), textcoords="offset points", ha="center", color="C0")
         panel.axhline(100 * rows[NAIVE][score], color="C3", linestyle="--", linewidth=1)
         panel.annotate("naive", (1, 100 * rows[NAIVE][score]), (-4, 4), textcoords="offset points", ha="right",
                        xycoords=("axes fraction", "data"), color="C3")  # fmt: skip

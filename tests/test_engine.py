@@ -11,12 +11,14 @@ import emerdiff
 from emerdiff import EmerDiffPipeline, attention
 from emerdiff.attention import shared_attention
 from emerdiff.batches import Results, in_batches
-from emerdiff.decoding import PATCH, patchwork, scattered
+from emerdiff.coloring import by_segment, color
 from emerdiff.evaluation import agreement
 from emerdiff.hooks import reach
 from emerdiff.inversion import sampling_steps, thinned
 from emerdiff.loading import fast_dtype
+from emerdiff.miniature.scenes import draw_scene
 from emerdiff.settings import PRESETS
+from emerdiff.sweep import VARIANTS
 
 # --- Sharing attention
 
@@ -159,41 +161,80 @@ def test_one_side_is_half_of_both_where_the_offset_is_small(small, picture):
     assert rows[-1].done == rows[-1].total == 4 + 4 * 4
 
 
-def test_a_patchwork_takes_from_each_segment_where_it_changes_most():
-    picture = torch.zeros(1, 4, 16, 24)
-    latents = torch.zeros(3, 2, 4, 16, 24)
-    latents[0, :, :, :8, :8] = 3  # one patch each, and the second also a little in the first's
-    latents[1, :, :, :9, :] = 1
-    latents[2, :, :, 8:, 16:] = 5
-    pieces, owner = patchwork(latents, picture, 1)
-    expected = np.repeat(np.repeat([[0, 1, 1], [1, 1, 2]], PATCH, 0), PATCH, 1)
-    np.testing.assert_array_equal(owner[0], expected)
-    np.testing.assert_array_equal(
-        pieces[0, 1, 0], np.where(expected == 0, 3, np.where(expected == 2, 5, latents[1, 0, 0]))
+MAPS = {
+    "stripes": np.arange(12).reshape(1, 12).repeat(6, 0) // 2,
+    "noise": np.random.default_rng(0).integers(0, 5, (9, 14)),
+    "one segment": np.zeros((4, 4), int),
+    "parts": np.kron(np.indices((3, 4)).sum(0) % 2, np.ones((2, 2), int)),
+}
+
+
+@pytest.mark.parametrize("labels", MAPS.values(), ids=MAPS)
+def test_regions_that_touch_are_perturbed_in_different_rows_and_regions_stay_whole(labels):
+    rows = color(labels)
+    for y, x in np.ndindex(labels.shape):
+        around = np.s_[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        same_segment, same_row = labels[around] == labels[y, x], rows[around] == rows[y, x]
+        np.testing.assert_array_equal(same_segment, same_row)
+    assert sorted(np.unique(rows)) == [*range(rows.max() + 1)]
+
+
+def test_as_few_rows_as_colours_serve_any_number_of_segments():
+    assert color(MAPS["stripes"]).max() == color(MAPS["parts"]).max() == 1
+    assert color(MAPS["one segment"]).max() == 0
+    assert color(np.arange(256).reshape(16, 16)).max() == 3  # every cell a segment
+
+
+def test_what_a_row_changes_belongs_to_its_nearest_region():
+    labels, responses = MAPS["stripes"], np.random.default_rng(1).normal(size=(2, 3, 24, 48)).astype(np.float32)
+    rows = color(labels)
+    result = by_segment(responses, rows, labels, 7)
+    assert result.shape == (7, 3, 24, 48)
+    np.testing.assert_allclose(result.sum(0), responses.sum(0), rtol=1e-6)
+    assert not result[6].any()
+    for segment in range(6):
+        row = rows[0, 2 * segment]
+        own = np.zeros(48, bool)
+        own[max(8 * segment - 4, 0) : 8 * segment + 12] = True  # half-way to the next stripe of the row
+        sure = own.copy()
+        sure[[8 * segment - 4 + i for i in range(4) if segment]] = False  # a tie goes to either
+        sure[8 * segment + 8 : 8 * segment + 12] = False
+        np.testing.assert_array_equal(result[segment][..., sure], responses[row][..., sure])
+        beyond = np.ones(48, bool)
+        beyond[max(8 * segment - 8, 0) : 8 * segment + 16] = False
+        assert not result[segment][..., beyond].any()
+
+
+def test_where_all_segments_touch_sharing_rows_changes_nothing(small, picture):
+    quarters = np.kron([[0, 1], [2, 3]], np.ones((4, 8), int))
+    own, shared = (
+        small(picture, quick(shared_rows=share), coarse_labels=quarters, rows_per_batch=2) for share in (False, True)
     )
-    responses = torch.rand(1, 3, 128, 192)
-    by_segment = scattered(responses, owner, 3)
-    torch.testing.assert_close(by_segment.sum(0), responses[0])
-    assert by_segment[0, :, :64, :64].min() > 0 and by_segment[0, :, 64:].max() == 0
+    np.testing.assert_allclose(shared.differences, own.differences, atol=1e-5)
 
 
-def test_when_all_segments_are_candidates_only_the_edges_of_patches_change(miniature, picture):
-    every, patched = miniature(picture, quick()), miniature(picture, quick(candidates=4))
-    inner = np.zeros_like(every.labels, bool)
-    for cell in np.ndindex(every.labels.shape[0] // 64, every.labels.shape[1] // 64):
-        inner[cell[0] * 64 + 16 : cell[0] * 64 + 48, cell[1] * 64 + 16 : cell[1] * 64 + 48] = True
-    assert (every.labels == patched.labels)[inner].mean() > 0.97
-    assert (every.labels == patched.labels).mean() > 0.9
+def test_rows_are_shared(small, picture):
+    stripes = np.arange(16).reshape(1, 16).repeat(8, 0) // 2
+    events = []
+    settings = quick(num_segments=8, shared_rows=True)
+    small(picture, settings, coarse_labels=stripes, progress=events.append)
+    assert events[-1].done == events[-1].total == 4 + 2 * 2 * 4
 
 
-def test_only_candidates_are_decoded(small, picture):
-    decoded = []
-    handle = small.vae.decoder.register_forward_pre_hook(lambda _decoder, args: decoded.append(len(args[0])))
-    try:
-        small(picture, quick(candidates=1))
-    finally:
-        handle.remove()
-    assert sum(decoded) == 2
+def test_shared_rows_show_segments_that_are_far_from_each_other(miniature):
+    """Two squares in opposite corners respond alike, perturbed together or each alone."""
+    labels = np.zeros((16, 16), int)
+    labels[1:5, 1:5], labels[11:15, 11:15] = 1, 2
+    scene = draw_scene(3, 256).image
+    settings = {"num_segments": 3, "replay_steps": 4, "feature_draws": 1}
+    own, shared = (
+        miniature(scene, miniature.settings(shared_rows=share, **settings), coarse_labels=labels)
+        for share in (False, True)
+    )
+    for segment, corner in ((1, np.s_[:80, :80]), (2, np.s_[-80:, -80:])):
+        alone, together = (run.responses[segment].astype(float)[(..., *corner)] for run in (own, shared))
+        assert np.linalg.norm(together - alone) < 0.3 * np.linalg.norm(alone)
+    assert (own.labels == shared.labels).mean() > 0.9
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -201,6 +242,10 @@ def test_presets_start_from_the_models_own_settings_and_can_be_changed(miniature
     settings = miniature.settings(preset=preset, num_segments=7)
     own = miniature.config.defaults | PRESETS[preset] | {"num_segments": 7}
     assert {name: getattr(settings, name) for name in own} == own
+
+
+def test_presets_are_among_the_variants_that_are_swept():
+    assert all(changes in VARIANTS.values() for changes in PRESETS.values())
 
 
 def test_an_unknown_preset_is_refused(small):

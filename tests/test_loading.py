@@ -94,12 +94,18 @@ def test_half_precision_loads_and_gives_finite_results_close_to_the_full(checkpo
     assert half.differences.mean() == pytest.approx(full.differences.mean(), rel=0.2)
 
 
-def test_a_tiny_autoencoder_may_take_the_place_of_the_vae(small, picture):
+def save_tiny_autoencoder(folder, *, levels=3):
     torch.manual_seed(0)
-    tiny = AutoencoderTiny(
-        encoder_block_out_channels=(16, 16, 16), decoder_block_out_channels=(16, 16, 16),
-        num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1),
-    ).eval()  # fmt: skip
+    widths, blocks = (16,) * levels, (1,) * levels
+    AutoencoderTiny(
+        encoder_block_out_channels=widths, decoder_block_out_channels=widths,
+        num_encoder_blocks=blocks, num_decoder_blocks=blocks,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_a_tiny_autoencoder_may_take_the_place_of_the_vae(small, picture, tmp_path):
+    tiny = AutoencoderTiny.from_pretrained(save_tiny_autoencoder(tmp_path))
     parts = {name: small.components[name] for name in ("text_encoder", "tokenizer", "unet", "scheduler")}
     pipe = EmerDiffPipeline(vae=tiny, **parts)
     assert pipe.vae_scale_factor == 4 and pipe.native_side == small.native_side
@@ -107,6 +113,27 @@ def test_a_tiny_autoencoder_may_take_the_place_of_the_vae(small, picture):
     assert result.labels.shape == (64, 128) and result.coarse_labels.shape == (8, 16)
     assert np.isfinite(result.differences).all() and result.differences.max() > 0
     assert_same(pipe(picture, quick()), result)
+
+
+def test_a_checkpoint_loads_with_a_tiny_autoencoder_in_place_of_its_own(checkpoint, small, picture, tmp_path):
+    pipe = emerdiff.load(checkpoint, device="cpu", autoencoder=save_tiny_autoencoder(tmp_path))
+    assert isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.dtype == torch.float32
+    result = pipe(picture, quick())
+    assert np.isfinite(result.differences).all() and result.differences.max() > 0
+
+
+@pytest.mark.parametrize(
+    "autoencoder, reason",
+    [("nobody/has-this", "the Hub cannot be reached"), (None, "its latents are of another shape")],
+    ids=["not there", "another shape"],
+)
+def test_an_autoencoder_that_cannot_be_used_leaves_the_models_own_and_says_why(
+    checkpoint, small, picture, tmp_path, autoencoder, reason
+):
+    autoencoder = autoencoder or save_tiny_autoencoder(tmp_path, levels=4)
+    with pytest.warns(UserWarning, match=f"the model's own autoencoder is used.*{reason}"):
+        pipe = emerdiff.load(checkpoint, device="cpu", dtype=torch.float32, autoencoder=autoencoder)
+    assert_same(pipe(picture, quick()), small(picture, quick()))
 
 
 def test_unused_parts_of_a_checkpoint_need_not_be_there(copy):

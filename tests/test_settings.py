@@ -57,7 +57,7 @@ def test_what_is_not_a_number_is_refused(name, value):
     assert message(name, value).endswith(f"not {value!r}")
 
 
-NONE_ALLOWED = {"image_area", "replay_steps", "candidates"}
+NONE_ALLOWED = {"image_area", "replay_steps"}
 
 
 @pytest.mark.parametrize("name", sorted({*NUMERIC} - NONE_ALLOWED))

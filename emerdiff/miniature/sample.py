@@ -28,7 +28,7 @@ CAPTIONS = (
 
 def paint(model: str, captions: tuple[str, ...], *, guidance: float, steps: int, seed: int) -> list[Image.Image]:
     """One picture for each caption, by Stable Diffusion's own pipeline with the model's parts."""
-    pipe = StableDiffusionPipeline(**load(model).components, requires_safety_checker=False)
+    pipe = StableDiffusionPipeline(**load(model, dtype=torch.float32).components, requires_safety_checker=False)
     generator = torch.Generator().manual_seed(seed)
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     settings = {"guidance_scale": guidance, "num_inference_steps": steps, "height": side, "width": side}

@@ -43,7 +43,7 @@ LEAVES_SHARE = 0.15  # of the pictures
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
 AUTOENCODER_ENDS, CROPS_END = 0.17, 0.4  # as shares of the time
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
-LAYOUT_TIMESTEPS = (300, 900)  # half of the timesteps are drawn from these, half from all
+LAYOUT_TIMESTEPS = (500, 1000)  # half of the timesteps are drawn from these, half from all
 
 log = logging.getLogger("emerdiff.miniature.train")
 
