@@ -16,6 +16,7 @@ import torch
 from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
+from .batches import Rows, in_batches
 from .hooks import exclusive, record
 
 
@@ -92,8 +93,8 @@ def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
     return ddim
 
 
-def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int, prompt: Tensor) -> Tensor:
-    """The U-Net's prediction for one or more rows at one timestep: in its own dtype, out in float32."""
+def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int | Tensor, prompt: Tensor) -> Tensor:
+    """The U-Net's prediction for rows at one timestep or each at its own: in its own dtype, out in float32."""
     prompt = prompt.expand(len(x_t), -1, -1)
     with exclusive(unet):
         return unet(x_t.to(prompt.dtype), t, encoder_hidden_states=prompt).sample.float()
@@ -131,21 +132,34 @@ def invert(
     noise: Callable[[], Tensor],
     recorded: tuple[str, ...],
     feature: str,
+    rows: int,
 ) -> Generator[int, None, Inversion]:
     """Invert `x_0` (1, 4, h, w) along `steps`, those of the grid from t_m down.
 
-    Each step draws its own `noise`, ascending in t, and its x_t is made from that alone: so the steps above
-    t_m need not be run, and each row is at once the row of the unmodulated replay, whose outputs of the
-    `recorded` layers are kept. Yields after each U-Net row.
+    Each step draws its own `noise`, ascending in t, and its x_t is made from that alone. So the steps above t_m
+    need not be run, those below can be run at once, `rows` at a time, and each row is at once the row of the
+    unmodulated replay, whose outputs of the `recorded` layers are kept. Yields the rows of each U-Net call.
     """
-    inverted, x_prev = [], x_0  # the last step leads to the clean latents themselves
-    for step in reversed(steps):
-        x_t = step.add_noise(x_0, noise())
+    ascending = steps[::-1]
+    noisy = [step.add_noise(x_0, noise()) for step in ascending]
+    ends = [x_0, *noisy[:-1]]  # where the steps lead to: the last one, to the clean latents themselves
+
+    def inverted(at: Tensor) -> Rows:
+        timesteps = torch.tensor([ascending[i].t for i in at], device=x_0.device)
         with record(unet, {*recorded, feature}) as outputs:
-            mean = step.mean(x_t, predict(unet, x_t, step.t, prompt))
-        if not inverted:
-            queries = outputs[feature]
-        inverted.append(InvertedStep(step, x_prev - mean, {name: outputs[name] for name in recorded}))
-        x_prev = x_t
-        yield 1
-    return Inversion(x_prev, tuple(reversed(inverted)), queries)
+            predictions = predict(unet, torch.cat([noisy[i] for i in at]), timesteps, prompt)
+        yield len(at)
+        return [
+            (
+                InvertedStep(
+                    ascending[i],
+                    ends[i] - ascending[i].mean(noisy[i], predictions[row : row + 1]),
+                    {name: outputs[name][row : row + 1] for name in recorded},
+                ),
+                outputs[feature][row : row + 1],
+            )
+            for row, i in enumerate(at)
+        ]
+
+    done, queries = zip(*(yield from in_batches(torch.arange(len(steps)), rows, inverted)), strict=True)
+    return Inversion(noisy[-1], done[::-1], queries[0])

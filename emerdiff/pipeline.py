@@ -154,6 +154,7 @@ class EmerDiffPipeline(DiffusionPipeline):
 
         prompt = self._encode_prompt()
         x_0 = self._encode(picture)
+        rows = rows_per_batch or self._rows_that_fit(x_0)
         inversion: Inversion = yield from counter.count(
             "inverting the picture",
             invert(
@@ -166,6 +167,7 @@ class EmerDiffPipeline(DiffusionPipeline):
                 if settings.attention_injection
                 else (),
                 feature=f"{self.layers.feature}.to_q",
+                rows=rows,
             ),
         )
         features: np.ndarray = yield from counter.count(
@@ -179,7 +181,7 @@ class EmerDiffPipeline(DiffusionPipeline):
                 layer=f"{self.layers.feature}.to_q",
                 draws=settings.feature_draws,
                 first=inversion.queries if free_draw else None,
-                rows=rows_per_batch or self._rows_that_fit(x_0),
+                rows=rows,
             ),
         )
         if coarse_labels is None:
@@ -191,7 +193,8 @@ class EmerDiffPipeline(DiffusionPipeline):
         masks = torch.from_numpy(perturbed.reshape(1, -1)) == torch.arange(count)[:, None]  # (count, cells)
         counter.total = counter.done + sides * count * len(steps)
         responses = yield from counter.count(
-            "modulating segments", self._responses(inversion, prompt, x_0, masks, settings, rows_per_batch)
+            "modulating segments",
+            self._responses(inversion, prompt, x_0, masks, settings, rows_per_batch or self._rows_that_fit(x_0)),
         )
         if colors is not None:
             responses = by_segment(responses, colors, coarse, k)
@@ -262,7 +265,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         x_0: Tensor,
         masks: Tensor,
         settings: Settings,
-        rows_per_batch: int | None,
+        rows: int,
     ) -> Generator[int, None, np.ndarray]:
         """G(I+) - G(I-) of all segments, (k, 3, H, W) float32, for k `masks`; yields the rows of each U-Net call."""
         signs = torch.tensor([-1, 1] if settings.two_sided else [1])
@@ -285,7 +288,6 @@ class EmerDiffPipeline(DiffusionPipeline):
             )
             return [response_of(sides) for sides in latents.unflatten(0, (-1, len(signs)))]
 
-        rows = rows_per_batch or self._rows_that_fit(x_0)
         return torch.stack((yield from in_batches(masks, max(1, rows // len(signs)), modulated))).numpy()
 
     def _rows_that_fit(self, x_0: Tensor) -> int:
