@@ -13,7 +13,7 @@ import pytest
 from conftest import quick
 from PIL import Image
 
-from emerdiff import Settings
+from emerdiff import Settings, sweep
 from emerdiff.__main__ import main
 from emerdiff.drawing import overlay
 
@@ -155,6 +155,22 @@ def test_scores_of_drawn_scenes_are_printed(capsys, checkpoint):
     for name in ("EmerDiff", "naive"):
         shares = re.search(rf"^{name} +([\d.]+)% +([\d.]+)% +([\d.]+)%$", out, re.MULTILINE).groups()
         assert all(0 <= float(share) <= 100 for share in shares) and float(shares[1]) > 20
+
+
+def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_path, monkeypatch):
+    names = ("exact", "one side, 8 steps", "shared rows, one side, 6 steps")
+    monkeypatch.setattr(sweep, "VARIANTS", {name: sweep.VARIANTS[name] for name in names})
+    monkeypatch.setattr(sweep, "FINE", 6)
+    files = {f"--{kind}": tmp_path / name for kind, name in (("out", "sweep.json"), ("figure", "sweep.png"))}
+    arguments = ["--scenes", 1, "--num-segments", 3, "--model", checkpoint, "--device", "cpu", "--dtype", "float32"]
+    status, out, _ = called(capsys, "sweep", *arguments, *(word for pair in files.items() for word in pair))
+    rows = strict(files["--out"].read_text())["rows"]
+    assert status == 0 and {*names, "naive"} < rows.keys() and all(f"\n{name} " in out for name in rows)
+    assert rows["exact"]["agreement"] == 1 and rows["exact on the re-cut's segments"]["agreement"] == 1
+    assert max(rows[name]["agreement"] for name in names[1:]) < 1
+    assert rows[names[2]]["seconds"] < rows[names[1]]["seconds"] < rows["exact"]["seconds"]
+    assert all(0 <= row[score] <= 1 for row in rows.values() for score in ("miou", "accuracy", "boundary_f"))
+    assert Image.open(files["--figure"]).width > 600
 
 
 @pytest.mark.parametrize("command", ["segment", "score"])
