@@ -119,6 +119,8 @@ def _from_pretrained(source: str | Path, dtype: torch.dtype) -> EmerDiffPipeline
 
 def _check_parts(index: dict, folder: Path) -> None:
     """Refuse a checkpoint by its model_index.json, before its weights are fetched."""
+    if not isinstance(index, dict):
+        raise ValueError("its model_index.json does not hold an object of the checkpoint's parts")
     kind = index.get("_class_name", "checkpoint")
     for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler"):
         if not any(index.get(part) or ()):

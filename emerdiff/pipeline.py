@@ -73,6 +73,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         """
         super().__init__()
         self.layers = find_layers(unet)
+        step_at(scheduler, 0)  # refuses what the U-Net may predict other than noise or velocity
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.register_modules(safety_checker=None, feature_extractor=None)
         self.register_to_config(defaults=defaults or {})

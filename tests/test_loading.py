@@ -166,6 +166,18 @@ def test_a_model_index_that_is_not_json_says_so(copy):
     assert "model_index.json' is not a valid JSON file" in reason(copy)
 
 
+def test_a_model_index_that_is_a_list_says_so(copy):
+    (copy / "model_index.json").write_text("[]")
+    with pytest.raises(ValueError, match="model_index.json does not hold an object of the checkpoint's parts"):
+        emerdiff.load(copy, device="cpu")
+
+
+def test_a_model_that_predicts_the_sample_is_refused_when_it_is_loaded(copy):
+    edit_json(copy / "scheduler" / "scheduler_config.json", prediction_type="sample")
+    with pytest.raises(ValueError, match="cannot load .*models that predict 'sample' are not supported"):
+        emerdiff.load(copy, device="cpu")
+
+
 def test_a_single_file_says_so(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert reason(tmp_path / "model.safetensors").startswith("it is a single file; ")

@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from ..pipeline import EmerDiffPipeline
 from . import model
@@ -161,12 +162,12 @@ def random_crops(x: Tensor, side: int) -> Tensor:
 class Run:
     """Everything that training changes: what a checkpoint holds."""
 
-    def __init__(self, out: Path, device: torch.device, minutes: float, side: int) -> None:
+    def __init__(self, out: Path, device: torch.device, minutes: float, side: int, tokenizer: CLIPTokenizer) -> None:
         torch.manual_seed(0)
         self.out, self.device, self.minutes = out, device, minutes
         self.started = time.monotonic()
         self.seconds_before, self.step, self.encoded = 0.0, 0, False
-        self.tokenizer = model.new_tokenizer(draw_scene(FIRST_SEED + i, 64).caption for i in range(1000))
+        self.tokenizer = tokenizer
         self.scheduler = model.new_scheduler()
         self.vae = model.new_vae().to(device, memory_format=torch.channels_last)
         self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
@@ -206,7 +207,6 @@ class Run:
     def start_from(self, folder: Path) -> None:
         """Begin with the networks of a finished pipeline in place of random ones: its autoencoder stays as it is."""
         pipeline = EmerDiffPipeline.from_pretrained(folder, dtype=torch.float32)
-        self.tokenizer = pipeline.tokenizer
         self.vae.load_state_dict(pipeline.vae.state_dict())
         self.vae.register_to_config(scaling_factor=pipeline.vae.config.scaling_factor)
         self.unet.load_state_dict(pipeline.unet.state_dict())
@@ -369,7 +369,9 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
         torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else FIRST_SEED
     )
     stream = Stream(seed, sizes.side, sizes.workers)
-    run = Run(out, device, minutes, sizes.side)
+    captions = (draw_scene(FIRST_SEED + i, 64).caption for i in range(1000))
+    tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer") if start else model.new_tokenizer(captions)
+    run = Run(out, device, minutes, sizes.side, tokenizer)
     if resumed:
         run.resume(checkpoint)
     elif start:
