@@ -3,20 +3,25 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
 from . import benchmark as bench
 from . import sweep as sweeping
+from .competitors import METHODS
+from .datasets import open_dataset
 from .drawing import indexed_png, overlay
-from .evaluation import Scorer, agreement
+from .evaluation import Evaluation, markdown, run, summarize
+from .evaluation import figure as scores_figure
 from .loading import MINIATURE, load
-from .miniature.scenes import CLASSES, draw_scene
+from .miniature.scenes import draw_scene
 from .pipeline import EmerDiffPipeline, Progress
+from .scoring import agreement
 from .segmentation import Segmentation
 from .settings import PRESETS, Settings
 
@@ -28,10 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 1 where anything failed."""
     options = _parser().parse_args(arguments)
     try:
+        device = options.device or (PartialState().device if options.command is evaluate else None)  # each its own
         pipe = (
             bench.stable_diffusion_sized()
             if options.model == SD_SIZE
-            else load(options.model, device=options.device, dtype=options.dtype, autoencoder=options.autoencoder)
+            else load(options.model, device=device, dtype=options.dtype, autoencoder=options.autoencoder)
         )
         chosen = {name: getattr(options, name) for name in SETTINGS if name in options}
         return options.command(pipe, pipe.settings(**chosen), options)
@@ -78,22 +84,25 @@ def _write(result: Segmentation, stem: Path) -> None:
     Path(f"{stem}.json").write_text(json.dumps(result.summary(), indent=1) + "\n")
 
 
-def score(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
-    """Scores EmerDiff and naive upsampling on drawn scenes, whose truth is known."""
-    emerdiff, naive = Scorer(len(CLASSES)), Scorer(len(CLASSES))
-    for seed in tqdm(range(options.first_seed, options.first_seed + options.scenes), unit="scene", leave=False):
-        scene = draw_scene(seed, pipe.native_side)
-        result = pipe(scene.image, settings)
-        size = scene.labels.shape[::-1]  # may differ from the one that the settings ask for
-        emerdiff.add(result.labels_at(size), scene.labels)
-        naive.add(result.naive_labels_at(size), scene.labels)
-    last = options.first_seed + options.scenes - 1
-    print(f"scenes {options.first_seed}..{last} at {pipe.native_side} pixels, majority assignment, {settings}")
-    print(f"{'':10}{'mIoU':>8}{'accuracy':>10}{'boundary F (2 px)':>20}")
-    for name, scorer in (("EmerDiff", emerdiff), ("naive", naive)):
-        values = asdict(scorer.scores)
-        print(f"{name:10}{values['miou']:8.1%}{values['accuracy']:10.1%}{values['boundary_f']:20.1%}")
-    return 0
+def evaluate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
+    """Scores EmerDiff and its competitors on a dataset with truth; goes on where an earlier run ended."""
+    evaluation = Evaluation(options.dataset, options.train, options.model, settings, tuple(options.methods))
+    dataset, train = (source and open_dataset(source, pipe.native_side) for source in (options.dataset, options.train))
+    shown = PartialState().is_main_process
+    with tqdm(unit="picture", leave=False, disable=not shown) as bar:
+        for bar.n, bar.total in run(pipe, evaluation, dataset, train, options.out):
+            bar.refresh()
+    if not shown:
+        return 0
+    summary = summarize(options.out)
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (options.out / "summary.md").write_text(markdown(summary) + "\n")
+    scores_figure(summary).savefig(options.out / "summary.png", dpi=150)
+    for picture, error in summary["errors"].items():
+        print(f"{picture}: {error}", file=sys.stderr)
+    print(f"{summary['pictures']} pictures of {options.dataset}, {settings}")
+    print(markdown(summary))
+    return 1 if summary["errors"] else 0
 
 
 def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
@@ -172,12 +181,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="DIR", help="folder to write to; made if missing"
     )
     segmenting.set_defaults(command=segment)
-    scoring = commands.add_parser("score", help="compare with naive upsampling on drawn scenes")
-    scoring.add_argument("--scenes", type=int, default=40, help="how many (default 40)")
-    scoring.add_argument(
-        "--first-seed", type=int, default=500_000, help="of the first (default 500000); training uses 1000000 on"
-    )
-    scoring.set_defaults(command=score)
+    scoring = commands.add_parser("evaluate", help="score EmerDiff and its competitors on pictures with truth")
+    scoring.add_argument("dataset", metavar="DATASET", help="scenes:FIRST..LAST, or a folder of images/ and labels/")
+    scoring.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to, or to go on in")
+    scoring.add_argument("--train", metavar="DATASET", help="where the modified protocol learns its concepts")
+    scoring.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help=f"of {', '.join(METHODS)}")
+    scoring.set_defaults(command=evaluate)
     sweeps = commands.add_parser("sweep", help="what presets and their parts cost and lose, on drawn scenes")
     sweeps.add_argument("--scenes", type=int, default=20, help="how many (default 20)")
     sweeps.add_argument("--first-seed", type=int, default=700_000, help="of the first (default 700000)")

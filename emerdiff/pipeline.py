@@ -1,7 +1,7 @@
 """EmerDiff (Namekata, Sabour, Fidler and Kim, ICLR 2024, arXiv 2401.11739) as a diffusers pipeline."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +15,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .attention import recorded_layers
 from .batches import Results, Rows, in_batches
 from .coloring import by_segment, color
-from .hooks import exclusive
-from .inversion import Inversion, Step, invert, sampling_steps, step_at, thinned
+from .hooks import exclusive, record
+from .inversion import Inversion, Step, invert, predict, sampling_steps, step_at, thinned
 from .layers import find_layers, native_latent_side
 from .masks import label, response, upsample_naive
 from .modulation import replay
@@ -135,13 +135,8 @@ class EmerDiffPipeline(DiffusionPipeline):
 
         Closing the generator ends the run; between calls it holds no lock and no hook.
         """
-        original = open_picture(image)
-        settings, steps, notes = self._fit(settings or self.settings())
-        multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
-        size = size_for_network(original.size, settings.image_area, keep_aspect=settings.keep_aspect, multiple=multiple)
-        picture = original.resize(size, Image.Resampling.LANCZOS)
-        grid = tuple(side // (self.vae_scale_factor * self.layers.stride) for side in reversed(size))  # (h, w)
-        k = settings.num_segments
+        seen = self._see(image, settings)
+        settings, steps, grid, k = seen.settings, seen.steps, seen.grid, seen.settings.num_segments
         if k > math.prod(grid):
             raise ValueError(
                 f"num_segments is {k}, but this picture's low-resolution grid has only {grid[1]} x {grid[0]} = "
@@ -154,7 +149,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         counter = _Counter(settings.feature_draws - free_draw + len(steps) + sides * k * len(steps))
 
         prompt = self._encode_prompt()
-        x_0 = self._encode(picture)
+        x_0 = self._encode(seen.picture)
         rows = rows_per_batch or self._rows_that_fit(x_0)
         inversion: Inversion = yield from counter.count(
             "inverting the picture",
@@ -173,17 +168,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         )
         features: np.ndarray = yield from counter.count(
             "reading features",
-            draw_features(
-                self.unet,
-                x_0,
-                prompt,
-                step_at(self.scheduler, settings.feature_timestep),
-                noise=_noise_like(x_0, settings.seed),
-                layer=f"{self.layers.feature}.to_q",
-                draws=settings.feature_draws,
-                first=inversion.queries if free_draw else None,
-                rows=rows,
-            ),
+            self._draw_features(x_0, prompt, settings, rows, first=inversion.queries if free_draw else None),
         )
         if coarse_labels is None:
             coarse = cluster(features, k, settings.kmeans_n_init).reshape(grid)
@@ -203,19 +188,49 @@ class EmerDiffPipeline(DiffusionPipeline):
         labels, confidence = label(differences)
         self.maybe_free_model_hooks()
         return Segmentation(
-            image=np.asarray(picture),
+            image=np.asarray(seen.picture),
             labels=labels,
             coarse_labels=coarse,
             features=features.reshape(*grid, -1),
             responses=responses.astype(np.float16),
             differences=differences,
-            naive_labels=upsample_naive(coarse, k, size[::-1]),
+            naive_labels=upsample_naive(coarse, k, seen.picture.size[::-1]),
             confidence=confidence,
-            original_size=original.size,
+            original_size=seen.original_size,
             settings=settings,
             model=str(self.name_or_path or "unnamed"),
-            notes=notes,
+            notes=seen.notes,
         )
+
+    def features(self, image: Picture, settings: Settings | None = None) -> np.ndarray:
+        """The features alone that a run with these settings would cluster: (h, w, c) float32."""
+        seen = self._see(image, settings)
+        x_0 = self._encode(seen.picture)
+        run = Results(self._draw_features(x_0, self._encode_prompt(), seen.settings, self._rows_that_fit(x_0)))
+        for _ in run:
+            pass
+        return run.value.reshape(*seen.grid, -1)
+
+    @torch.inference_mode()
+    def outputs(
+        self, image: Picture, layers: Iterable[str], timestep: int, settings: Settings | None = None
+    ) -> dict[str, Tensor]:
+        """Outputs (1, ...) of the named `layers` of the U-Net for the picture with noise as of `timestep`."""
+        seen = self._see(image, settings)
+        x_0, step = self._encode(seen.picture), step_at(self.scheduler, timestep)
+        x_t = step.add_noise(x_0, _noise_like(x_0, seen.settings.seed)())
+        with record(self.unet, layers) as outputs:
+            predict(self.unet, x_t, step.t, self._encode_prompt())
+        return outputs
+
+    def _see(self, image: Picture, settings: Settings | None) -> "_Seen":
+        original = open_picture(image)
+        settings, steps, notes = self._fit(settings or self.settings())
+        multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+        size = size_for_network(original.size, settings.image_area, keep_aspect=settings.keep_aspect, multiple=multiple)
+        grid = tuple(side // (self.vae_scale_factor * self.layers.stride) for side in reversed(size))
+        picture = original.resize(size, Image.Resampling.LANCZOS)
+        return _Seen(picture, original.size, grid, settings, steps, notes)
 
     def _fit(self, settings: Settings) -> tuple[Settings, tuple[Step, ...], tuple[str, ...]]:
         """Settings as this model can run them, the steps from t_m down, and sentences on what was changed."""
@@ -257,6 +272,21 @@ class EmerDiffPipeline(DiffusionPipeline):
         """Pictures (b, 3, H, W) float32, about [-1, 1]; not clamped, so that small differences survive."""
         with exclusive(self.unet):
             return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+
+    def _draw_features(
+        self, x_0: Tensor, prompt: Tensor, settings: Settings, rows: int, *, first: Tensor | None = None
+    ) -> Generator[int, None, np.ndarray]:
+        return draw_features(
+            self.unet,
+            x_0,
+            prompt,
+            step_at(self.scheduler, settings.feature_timestep),
+            noise=_noise_like(x_0, settings.seed),
+            layer=f"{self.layers.feature}.to_q",
+            draws=settings.feature_draws,
+            first=first,
+            rows=rows,
+        )
 
     @torch.inference_mode()
     def _responses(
@@ -300,6 +330,18 @@ class EmerDiffPipeline(DiffusionPipeline):
             unused = torch.cuda.memory_reserved(x_0.device) - torch.cuda.memory_allocated(x_0.device)
             free = torch.cuda.mem_get_info(x_0.device)[0] + unused
         return max(2, min(MOST_ROWS.get(x_0.device.type, 8), int(0.7 * free / bytes_per_row)))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A picture and settings as the network gets them."""
+
+    picture: Image.Image
+    original_size: tuple[int, int]  # (width, height)
+    grid: tuple[int, int]  # (h, w)
+    settings: Settings
+    steps: tuple[Step, ...]  # from t_m down
+    notes: tuple[str, ...]
 
 
 def _check_coarse(labels: np.ndarray, grid: tuple[int, int], num_segments: int) -> None:

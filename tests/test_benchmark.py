@@ -6,7 +6,7 @@ from conftest import quick
 from diffusers import AutoencoderTiny
 
 from emerdiff import EmerDiffPipeline, benchmark
-from emerdiff.evaluation import agreement
+from emerdiff.scoring import agreement
 
 SIZE = (64, 64)
 

@@ -12,11 +12,11 @@ from emerdiff import EmerDiffPipeline, attention
 from emerdiff.attention import shared_attention
 from emerdiff.batches import Results, in_batches
 from emerdiff.coloring import by_segment, color
-from emerdiff.evaluation import agreement
 from emerdiff.hooks import reach
 from emerdiff.inversion import sampling_steps, thinned
 from emerdiff.loading import fast_dtype
 from emerdiff.miniature.scenes import draw_scene
+from emerdiff.scoring import agreement
 from emerdiff.settings import PRESETS
 from emerdiff.sweep import VARIANTS
 

@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import convolve
 
-from emerdiff.drawing import boundaries, colour, indexed_png, overlay, palette
-from emerdiff.evaluation import Scorer, assign_majority, boundary_counts, confusion, mean_iou
+from emerdiff.drawing import colour, indexed_png, overlay, palette
 from emerdiff.masks import gaussian_blur, label, label_at, response, upsample_naive
 
 
@@ -108,66 +107,6 @@ def test_naive_upsampling_is_bilinear_on_one_hot_labels():
 def test_naive_upsampling_keeps_height_and_width_apart():
     labels = upsample_naive(np.array([[0, 1, 2]]), 3, (2, 9))
     assert labels.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2]] * 2
-
-
-# --- Evaluation
-
-
-def test_each_segment_takes_the_class_that_most_of_its_pixels_have():
-    segments = np.array([[0, 0, 0, 1], [2, 2, 1, 1]])
-    truth = np.array([[3, 3, 1, 1], [0, 2, 1, 0]])
-    assert assign_majority(segments, truth, 4).tolist() == [[3, 3, 3, 1], [0, 0, 1, 1]]  # a tie: the lower class
-
-
-def test_the_confusion_matrix_has_the_truth_in_rows():
-    truth, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1])
-    assert confusion(predicted, truth, 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
-
-
-def test_mean_iou_averages_over_the_classes_that_the_truth_has():
-    # class 0: 1 of 2; class 1: 1 of 3; class 2: 0 of 1; class 3 in neither; class 4 only predicted: not counted
-    matrix = np.zeros((5, 5), np.int64)
-    matrix[0] = 1, 1, 0, 0, 0
-    matrix[1, 1] = 1
-    matrix[2, 1] = 1
-    assert mean_iou(matrix) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
-    matrix[0, 4] = 2
-    assert mean_iou(matrix) == pytest.approx((1 / 4 + 1 / 3 + 0) / 3)
-
-
-def columns(*values, height=6):
-    return np.tile(np.array(values), (height, 1))
-
-
-def test_boundaries_lie_before_a_change_to_the_right_or_below():
-    edges = boundaries(np.array([[0, 0, 1], [0, 0, 1], [2, 2, 2]]))
-    assert edges.astype(int).tolist() == [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
-
-
-def test_boundary_counts_allow_for_a_tolerance():
-    truth = columns(0, 0, 0, 0, 1, 1, 1, 1, 1, 1)  # an edge at 3
-    ours = columns(0, 0, 0, 0, 0, 0, 1, 1, 2, 2)  # edges at 5 and 7
-    assert boundary_counts(ours, truth, 2).tolist() == [6, 12, 6, 6]
-    assert boundary_counts(ours, truth, 1).tolist() == [0, 12, 0, 6]
-    assert boundary_counts(ours, truth, 4).tolist() == [12, 12, 6, 6]
-    assert boundary_counts(np.zeros_like(truth), truth, 2).tolist() == [0, 0, 0, 6]
-    assert boundary_counts(truth, np.zeros_like(truth), 2).tolist() == [0, 6, 0, 0]
-
-
-def test_scores_come_from_all_pictures_together():
-    scorer = Scorer(2, tolerance=1)
-    scorer.add(columns(7, 7, 7, 3, 3, 3), columns(0, 0, 0, 1, 1, 1))  # perfect
-    scorer.add(columns(0, 0, 0, 0, 0, 0), columns(0, 0, 0, 0, 1, 1))  # one segment for both: 24 right, 12 wrong
-    scores = scorer.scores
-    assert scores.accuracy == pytest.approx((36 + 24) / 72)
-    assert scores.miou == pytest.approx((42 / 54 + 18 / 30) / 2)  # class 0: 18 + 24 of 54; class 1: 18 of 30
-    assert scores.boundary_f == pytest.approx(2 * 1.0 * 0.5 / 1.5)  # all of ours are true; half of theirs are found
-
-
-def test_scores_of_pictures_without_any_boundary_are_numbers():
-    scorer = Scorer(3)
-    scorer.add(np.zeros((4, 4), int), np.full((4, 4), 2))
-    assert (scorer.scores.miou, scorer.scores.accuracy, scorer.scores.boundary_f) == (1, 1, 0)
 
 
 # --- Drawing

@@ -1,0 +1,216 @@
+"""What EmerDiff is compared with: other ways to label each pixel, on the same U-Net and picture.
+
+Each takes the pipeline and EmerDiff's result, whose picture, coarse map and settings it shares, and returns
+labels (H, W) int32 of the picture as the network saw it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.linalg import eigh
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from .pipeline import EmerDiffPipeline
+from .segmentation import Segmentation
+
+# ---------------------------------------------------------------- upsampling the coarse map
+
+
+def nearest(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
+    """Each pixel has its cell's label."""
+    (h, w), (height, width) = result.coarse_labels.shape, result.labels.shape
+    return result.coarse_labels[np.ix_(np.arange(height) * h // height, np.arange(width) * w // width)]
+
+
+def bilinear(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
+    """The paper's naive baseline: one-hot labels, upsampled, argmax."""
+    return result.naive_labels
+
+
+def joint_bilateral(
+    _pipe: EmerDiffPipeline, result: Segmentation, *, radius: int = 2, place: float = 1.0, colour: float = 0.1
+) -> np.ndarray:
+    """Joint bilateral upsampling (Kopf et al., SIGGRAPH 2007) of the one-hot labels, guided by the picture.
+
+    Cells within `radius` of a pixel's vote for their label, by Gaussians of the distance in cells and in RGB
+    (0 to 1).
+    """
+    k, coarse = result.settings.num_segments, torch.from_numpy(result.coarse_labels).long()
+    guide = torch.tensor(result.image).permute(2, 0, 1).float() / 255  # (3, H, W)
+    cells = F.adaptive_avg_pool2d(guide, coarse.shape)  # (3, h, w)
+    at = [
+        (torch.arange(size) + 0.5) * count / size - 0.5
+        for size, count in zip(guide.shape[1:], coarse.shape, strict=True)
+    ]
+    votes = torch.zeros(k, *guide.shape[1:])
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            near = [(x.round().long() + d).clamp(0, n - 1) for x, d, n in zip(at, (dy, dx), coarse.shape, strict=True)]
+            inside = [
+                (x.round() + d >= 0) & (x.round() + d < n) for x, d, n in zip(at, (dy, dx), coarse.shape, strict=True)
+            ]
+            distance = (near[0] - at[0])[:, None] ** 2 + (near[1] - at[1])[None] ** 2
+            chosen = near[0][:, None], near[1][None]
+            change = (guide - cells[:, chosen[0], chosen[1]]).square().sum(0)
+            weight = torch.exp(-distance / (2 * place**2) - change / (2 * colour**2)) * (inside[0][:, None] & inside[1])
+            votes.scatter_add_(0, coarse[chosen][None], weight[None])
+    return votes.argmax(0).int().numpy()
+
+
+# ---------------------------------------------------------------- without the network
+
+
+def colour_and_place(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
+    """k-means on each pixel's RGB and position, all from 0 to 1."""
+    height, width = result.labels.shape
+    y, x = np.indices((height, width))
+    pixels = np.dstack([result.image / 255, y / height, x / width]).reshape(-1, 5).astype(np.float32)
+    kmeans = KMeans(result.settings.num_segments, n_init=1, random_state=0)
+    return kmeans.fit_predict(pixels).reshape(height, width).astype(np.int32)
+
+
+def superpixels(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
+    """SLIC (Achanta et al., PAMI 2012), by scikit-image; about k of them."""
+    try:
+        from skimage.segmentation import slic
+    except ImportError as error:
+        raise ValueError("superpixels need scikit-image: pip install scikit-image") from error
+    return slic(result.image, result.settings.num_segments, start_label=0).astype(np.int32)
+
+
+# ---------------------------------------------------------------- published, training-free
+
+
+def _outputs(pipe: EmerDiffPipeline, result: Segmentation, layers: list[str], timestep: int) -> dict[str, Tensor]:
+    same_size = replace(result.settings, image_area=result.labels.size)
+    return pipe.outputs(result.image, layers, timestep, same_size)
+
+
+def diffseg(
+    pipe: EmerDiffPipeline,
+    result: Segmentation,
+    *,
+    timestep: int = 300,
+    anchors: int = 16,
+    rounds: int = 3,
+    threshold: float = 1.0,
+) -> np.ndarray:
+    """DiffSeg (Tian et al., CVPR 2024): self-attention maps of all layers added up, then merged by their divergence.
+
+    `anchors` x `anchors` maps are proposals; those within `threshold` of each other (symmetric Kullback-Leibler
+    divergence) are averaged, for `rounds` rounds; each pixel has the proposal that is largest there. The number of
+    segments follows.
+    """
+    maps = _self_attention(pipe, result, timestep)  # (cells, h, w), each summing to 1
+    h, w = maps.shape[1:]
+    flat = maps.flatten(1)
+    rows, columns = (torch.linspace(0, n - 1, min(anchors, n)).round().long() for n in (h, w))
+    proposals = flat[(rows[:, None] * w + columns).flatten()]
+    near = _divergence(proposals, flat) < threshold
+    proposals = near.to(flat) @ flat / near.sum(1, keepdim=True).clamp(min=1)
+    for _ in range(rounds - 1):
+        merged = []
+        while len(proposals):
+            near = (_divergence(proposals[:1], proposals) < threshold)[0]
+            near[0] = True
+            merged.append(proposals[near].mean(0))
+            proposals = proposals[~near]
+        proposals = torch.stack(merged)
+    shown = F.interpolate(proposals.unflatten(1, (h, w))[None], size=result.labels.shape, mode="bilinear")
+    return shown[0].argmax(0).int().numpy()
+
+
+def _self_attention(pipe: EmerDiffPipeline, result: Segmentation, timestep: int) -> Tensor:
+    """Attention of each cell at the latents' resolution, (h w, h, w): mean of all layers, weighted by their side."""
+    projections = [f"{name}.{part}" for name in pipe.layers.self_attention for part in ("to_q", "to_k")]
+    outputs = _outputs(pipe, result, projections, timestep)
+    size = [side // pipe.vae_scale_factor for side in result.labels.shape]
+    total, weights = 0, 0
+    for name in pipe.layers.self_attention:
+        attention, heads = pipe.unet.get_submodule(name), pipe.unet.get_submodule(name).heads
+        queries, keys = (
+            outputs[f"{name}.{part}"][0].float().unflatten(-1, (heads, -1)).transpose(0, 1) for part in ("to_q", "to_k")
+        )
+        probabilities = sum((attention.scale * q @ k.T).softmax(-1) for q, k in zip(queries, keys, strict=True)) / heads
+        factor = round((size[0] * size[1] / len(probabilities)) ** 0.5)
+        own = [side // factor for side in size]
+        maps = F.interpolate(probabilities.unflatten(1, own)[None], size=size, mode="bilinear")[0]  # (own cells, h, w)
+        maps = maps / maps.sum((1, 2), keepdim=True)
+        cells = torch.arange(len(maps)).reshape(own).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+        total, weights = total + maps[cells.flatten().to(maps.device)] / factor, weights + 1 / factor
+    return (total / weights).cpu()
+
+
+def _divergence(p: Tensor, q: Tensor) -> Tensor:
+    """Symmetric Kullback-Leibler divergence of distributions (n, c) and (m, c): (n, m), the mean of both directions."""
+    log_p, log_q = (x.clamp(min=1e-12).log() for x in (p, q))
+    forward = (p * log_p).sum(1)[:, None] - p @ log_q.T
+    return (forward + (q * log_q).sum(1)[None] - log_p @ q.T) / 2
+
+
+def diffcut(
+    pipe: EmerDiffPipeline,
+    result: Segmentation,
+    *,
+    timestep: int = 50,
+    sharpness: float = 10,
+    threshold: float = 0.5,
+) -> np.ndarray:
+    """DiffCut (Couairon et al., NeurIPS 2024): features of the encoder's last self-attention, cut recursively.
+
+    Read at the resolution of the low-resolution grid. Cells are nodes, joined by their features' cosine to the power
+    of `sharpness`; a part is cut in two while the normalized cut is below `threshold`. Each pixel then goes to the
+    part whose mean feature is nearest to the upsampled feature there. Without the paper's final refinement by pixels.
+    """
+    cells = result.coarse_labels.size
+    encoder = [name for name in pipe.layers.self_attention if name.startswith("down_blocks")]
+    outputs = _outputs(pipe, result, encoder, timestep)
+    features = [outputs[name][0].float().cpu() for name in encoder if outputs[name].shape[1] == cells][-1]
+    features = F.normalize(features, dim=1)  # (cells, c)
+    affinity = (features @ features.T).clamp(min=0).double().numpy() ** sharpness
+    parts = _cut(affinity, np.arange(cells), threshold)
+    means = F.normalize(torch.stack([features[torch.from_numpy(part)].mean(0) for part in parts]), dim=1)
+    by_cell = features.T.unflatten(1, result.coarse_labels.shape)[None]  # (1, c, h, w)
+    similarity = torch.einsum("nc,bchw->bnhw", means, by_cell)  # linear, so it may be upsampled in place of features
+    shown = F.interpolate(similarity, size=result.labels.shape, mode="bilinear")
+    return shown[0].argmax(0).int().numpy()
+
+
+def _cut(affinity: np.ndarray, part: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """The parts that nodes `part` fall into by recursive normalized cuts (Shi and Malik, PAMI 2000)."""
+    if len(part) < 2:
+        return [part]
+    own = affinity[np.ix_(part, part)]
+    degree = own.sum(1)
+    _, vectors = eigh(np.diag(degree) - own, np.diag(degree), subset_by_index=(1, 1))
+    vector = vectors[:, 0]
+    splits = [vector > value for value in np.linspace(vector.min(), vector.max(), 12)[1:-1]]
+    costs = [_normalized_cut(own, degree, split) for split in splits]
+    best = int(np.argmin(costs))
+    if costs[best] >= threshold:
+        return [part]
+    return [p for side in (splits[best], ~splits[best]) for p in _cut(affinity, part[side], threshold)]
+
+
+def _normalized_cut(affinity: np.ndarray, degree: np.ndarray, split: np.ndarray) -> float:
+    if split.all() or not split.any():
+        return np.inf
+    between = affinity[np.ix_(split, ~split)].sum()
+    return between / degree[split].sum() + between / degree[~split].sum()
+
+
+EMERDIFF = "EmerDiff"
+METHODS: Mapping[str, Callable[[EmerDiffPipeline, Segmentation], np.ndarray]] = {
+    EMERDIFF: lambda _pipe, result: result.labels,
+    "nearest": nearest,
+    "bilinear": bilinear,
+    "joint bilateral": joint_bilateral,
+    "colour and place": colour_and_place,
+    "SLIC": superpixels,
+    "DiffSeg": diffseg,
+    "DiffCut": diffcut,
+}

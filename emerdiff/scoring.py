@@ -1,0 +1,185 @@
+"""Scores of segmentations: how segments, which have no names, are given classes, and how they are judged then.
+
+A protocol turns the tables of a dataset's pictures into outcomes (n, 3, classes): for each picture and class, the
+pixels that are rightly of it, truly of it, and said to be of it. mIoU is that of their sum over the dataset, averaged
+over the classes that the truth has. Void pixels are in no table.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+
+from .datasets import VOID
+from .drawing import boundaries
+
+TOLERANCES = (1, 2, 4)  # pixels, of boundary F
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What the scores need to know of one segmented picture."""
+
+    counts: np.ndarray
+    """(segments, classes) int64: pixels of each segment by class, void aside."""
+    embeddings: np.ndarray
+    """(segments, c) float32: mean low-resolution feature inside each segment, as the paper takes it."""
+    edges: np.ndarray
+    """(tolerances, 4) int64: what `boundary_counts` counts, at each of `TOLERANCES`."""
+
+
+def tabulate(labels: np.ndarray, truth: np.ndarray, features: np.ndarray, num_classes: int) -> Table:
+    """The table of segments `labels` (H, W) of a picture with classes `truth` (H, W) and `features` (h, w, c)."""
+    _, segments = np.unique(labels, return_inverse=True)
+    segments = segments.reshape(labels.shape)
+    judged = truth != VOID
+    counts = np.zeros((segments.max() + 1, num_classes), np.int64)
+    np.add.at(counts, (segments[judged], truth[judged]), 1)
+    sums, pixels = pooled(segments, features, len(counts))
+    embeddings = (sums / pixels[:, None]).astype(np.float32)
+    edges = np.stack([boundary_counts(segments, truth, tolerance, void=VOID) for tolerance in TOLERANCES])
+    return Table(counts, embeddings, edges)
+
+
+def pooled(labels: np.ndarray, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of each pixel's feature (count, c) float64 and number of pixels (count,), by labels (H, W).
+
+    A pixel has the feature of its cell of `features` (h, w, c); labels from `count` on are passed over.
+    """
+    h, w, c = features.shape
+    y, x = (np.arange(size) * cells // size for size, cells in zip(labels.shape, (h, w), strict=True))
+    cells = (y[:, None] * w + x)[labels < count]
+    shared = np.bincount(labels[labels < count] * (h * w) + cells, minlength=count * h * w).reshape(count, h * w)
+    return shared @ features.reshape(h * w, c).astype(np.float64), shared.sum(1)
+
+
+def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int, *, void: int | None = None) -> np.ndarray:
+    """(4,): boundary pixels of `segments` within `tolerance` pixels of the truth's, all of them; and vice versa.
+
+    With a `void` label, boundaries within `tolerance` pixels of it are left out on both sides.
+    """
+    ours, theirs = boundaries(segments), boundaries(truth)
+    if void is not None and (truth == void).any():
+        judged = distance_transform_edt(truth != void) > tolerance + 1  # a boundary lies before the change
+        ours, theirs = ours & judged, theirs & judged
+    near_theirs, near_ours = (
+        distance_transform_edt(~edges) <= tolerance if edges.any() else edges for edges in (theirs, ours)
+    )
+    return np.array([(ours & near_theirs).sum(), ours.sum(), (theirs & near_ours).sum(), theirs.sum()])
+
+
+def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
+    """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
+    overlap = np.zeros((labels.max() + 1, reference.max() + 1), np.int64)
+    np.add.at(overlap, (labels, reference), 1)
+    return float(overlap[linear_sum_assignment(overlap, maximize=True)].sum() / labels.size)
+
+
+def outcome(counts: np.ndarray, assigned: np.ndarray) -> np.ndarray:
+    """(3, classes) pixels of a picture with `counts` (segments, classes), whose segments are `assigned` classes.
+
+    Those rightly of each class, truly of it, said to be of it. Segments assigned -1 are of none: all wrong.
+    """
+    hits, predicted = np.zeros((2, counts.shape[1]), np.int64)
+    named = assigned >= 0
+    np.add.at(hits, assigned[named], counts[named, assigned[named]])
+    np.add.at(predicted, assigned[named], counts[named].sum(1))
+    return np.stack([hits, counts.sum(0), predicted])
+
+
+# ---------------------------------------------------------------- protocols
+
+
+def majority(tables: Sequence[Table]) -> np.ndarray:
+    """Oracle: each segment takes the class that most of its pixels have. The ceiling of a partition."""
+    return np.stack([outcome(table.counts, table.counts.argmax(1)) for table in tables])
+
+
+def hungarian(tables: Sequence[Table]) -> np.ndarray:
+    """By picture (as DiffSeg, arXiv 2308.12469, and DiffCut, arXiv 2406.02842, but at full resolution).
+
+    Segments are matched one to one with classes, so that most pixels agree; those left over are "none", wrong.
+    """
+    results = []
+    for table in tables:
+        segments, classes = linear_sum_assignment(table.counts, maximize=True)
+        assigned = np.full(len(table.counts), -1)
+        assigned[segments] = np.where(table.counts.sum(0)[classes] > 0, classes, -1)
+        results.append(outcome(table.counts, assigned))
+    return np.stack(results)
+
+
+def traditional(tables: Sequence[Table]) -> np.ndarray:
+    """The paper's traditional protocol (as in STEGO, arXiv 2203.08414).
+
+    The embeddings of all segments of the dataset fall by k-means into as many clusters as the truth has classes;
+    these are matched one to one with the classes, so that most pixels agree.
+    """
+    counts = np.concatenate([table.counts for table in tables])
+    classes = np.flatnonzero(counts.sum(0))
+    kmeans = KMeans(min(len(classes), len(counts)), n_init=10, random_state=0)
+    clusters = kmeans.fit_predict(np.concatenate([table.embeddings for table in tables]))
+    overlap = np.zeros((kmeans.n_clusters, len(classes)), np.int64)
+    np.add.at(overlap, clusters, counts[:, classes])
+    matched, to = linear_sum_assignment(overlap, maximize=True)
+    class_of = np.full(kmeans.n_clusters, -1)
+    class_of[matched] = classes[to]
+    ends = np.cumsum([len(table.counts) for table in tables])[:-1]
+    parts = zip(tables, np.split(class_of[clusters], ends), strict=True)
+    return np.stack([outcome(table.counts, assigned) for table, assigned in parts])
+
+
+def modified(tables: Sequence[Table], concepts: np.ndarray) -> np.ndarray:
+    """The paper's modified protocol (its Table 2): each segment goes to the nearest concept.
+
+    `concepts` (classes, c): mean feature of the pixels of each class on pictures set apart for it, NaN where it has
+    none there: no segment is then given that class.
+    """
+    known = np.flatnonzero(np.isfinite(concepts).all(1))
+    results = []
+    for table in tables:
+        distances = np.linalg.norm(table.embeddings[:, None] - concepts[known][None], axis=2)
+        results.append(outcome(table.counts, known[distances.argmin(1)]))
+    return np.stack(results)
+
+
+# ---------------------------------------------------------------- scores and their intervals
+
+
+def miou(outcomes: np.ndarray) -> float:
+    """Mean intersection over union, 0 to 1, of outcomes (n, 3, classes), summed: over the classes the truth has."""
+    hits, true, predicted = outcomes.sum(0)
+    present = true > 0
+    return float((hits / np.maximum(true + predicted - hits, 1))[present].mean())
+
+
+def accuracy(outcomes: np.ndarray) -> float:
+    """Share of judged pixels whose class is right, 0 to 1."""
+    hits, true, _ = outcomes.sum(0)
+    return float(hits.sum() / max(true.sum(), 1))
+
+
+def boundary_f(edges: np.ndarray) -> float:
+    """F of precision and recall of boundary pixels, 0 to 1, from counts (n, 4), summed."""
+    hits_ours, ours, hits_theirs, theirs = edges.sum(0)
+    precision, recall = hits_ours / max(ours, 1), hits_theirs / max(theirs, 1)
+    return float(2 * precision * recall / max(precision + recall, 1e-12))
+
+
+def interval(
+    score: Callable[[np.ndarray], float], ours: np.ndarray, theirs: np.ndarray, *, draws: int = 1000
+) -> tuple[float, float]:
+    """95 % bootstrap interval of score(ours) - score(theirs): pictures, (n, ...) in both, are drawn again together.
+
+    What segments are assigned stays as it was for the whole dataset.
+    """
+    generator = np.random.default_rng(0)
+    differences = []
+    for _ in range(draws):
+        drawn = generator.integers(0, len(ours), len(ours))
+        differences.append(score(ours[drawn]) - score(theirs[drawn]))
+    low, high = np.percentile(differences, (2.5, 97.5))
+    return float(low), float(high)
