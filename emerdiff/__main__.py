@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
@@ -16,7 +15,7 @@ from . import sweep as sweeping
 from .competitors import METHODS
 from .datasets import open_dataset
 from .drawing import indexed_png, overlay
-from .evaluation import Evaluation, markdown, run, summarize
+from .evaluation import Evaluation, markdown, processes, run, summarize
 from .evaluation import figure as scores_figure
 from .loading import MINIATURE, load
 from .miniature.scenes import draw_scene
@@ -33,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 1 where anything failed."""
     options = _parser().parse_args(arguments)
     try:
-        device = options.device or (PartialState().device if options.command is evaluate else None)  # each its own
+        device = options.device
+        if options.command is evaluate and processes().num_processes > 1:
+            device = device or processes().device  # each process has its own
         pipe = (
             bench.stable_diffusion_sized()
             if options.model == SD_SIZE
@@ -88,7 +89,7 @@ def evaluate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Names
     """Scores EmerDiff and its competitors on a dataset with truth; goes on where an earlier run ended."""
     evaluation = Evaluation(options.dataset, options.train, options.model, settings, tuple(options.methods))
     dataset, train = (source and open_dataset(source, pipe.native_side) for source in (options.dataset, options.train))
-    shown = PartialState().is_main_process
+    shown = processes().is_main_process
     with tqdm(unit="picture", leave=False, disable=not shown) as bar:
         for bar.n, bar.total in run(pipe, evaluation, dataset, train, options.out):
             bar.refresh()

@@ -1,8 +1,8 @@
 """EmerDiff and its competitors on a dataset: picture by picture into a folder, then the scores of all.
 
-A run that is killed goes on where it was, and several processes (`accelerate launch`) share the pictures: what is
-done is in the folder, one JSON line and one NPZ for each picture, and the scores are computed from that alone, in the
-order of the pictures' names.
+A run that is killed goes on where it was, and several processes (`accelerate launch`, `torchrun`) share the pictures:
+what is done is in the folder, one JSON line and one NPZ for each picture, and the scores are computed from that alone,
+in the order of the pictures' names.
 """
 
 import json
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from matplotlib.figure import Figure
 from PIL import Image
@@ -46,6 +47,11 @@ class Evaluation:
             raise ValueError("a method is named twice")
 
 
+def processes() -> PartialState:
+    """This process among those that `accelerate launch` or, without a GPU, `torchrun` has started."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def claim(out: Path, evaluation: Evaluation) -> None:
     """Make `out` the folder of this evaluation; `ValueError` if it is another's."""
     evaluation.check()
@@ -65,7 +71,7 @@ def run(
     A picture that fails is written down with the reason, and the others go on. The end is reached when all
     processes have reached theirs.
     """
-    state = PartialState()
+    state = processes()
     if state.is_main_process:
         claim(out, evaluation)
         for kind in ("pictures", "train"):
