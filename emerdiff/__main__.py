@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from . import ablation as ablating
 from . import benchmark as bench
 from . import sweep as sweeping
 from .competitors import METHODS
@@ -123,6 +124,24 @@ def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
     return 0
 
 
+def ablate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
+    """Scores the model's settings with one of them varied at a time, as the paper does."""
+    seeds = range(options.first_seed, options.first_seed + options.scenes)
+    for rows in tqdm(ablating.ablate(pipe, seeds, settings.num_segments), unit="scene", total=len(seeds), leave=False):
+        result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
+        if options.out:
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{'':22}{'value':>8}{'mIoU':>8}{'naive':>8}{'boundary F':>12}{'naive':>8}")
+    for name, values in rows.items():
+        for row in values:
+            scores = (f"{row[score]:.1%}" for score in ("miou", "naive_miou", "boundary_f", "naive_boundary_f"))
+            print("{:22}{:>8}{:>8}{:>8}{:>12}{:>8}".format(name, str(row["value"]), *scores))
+    if options.figure:
+        own = vars(settings) | {"feature layer": 0, "modulation layer": 2}
+        ablating.figure(rows, own).savefig(options.figure, dpi=120)
+    return 0
+
+
 def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Times the published procedure, the exact engine and the presets on a drawn scene."""
     device = torch.device(options.device or pipe.unet.device)
@@ -189,30 +208,33 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help=f"of {', '.join(METHODS)}")
     scoring.set_defaults(command=evaluate)
     sweeps = commands.add_parser("sweep", help="what presets and their parts cost and lose, on drawn scenes")
-    sweeps.add_argument("--scenes", type=int, default=20, help="how many (default 20)")
-    sweeps.add_argument("--first-seed", type=int, default=700_000, help="of the first (default 700000)")
-    sweeps.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, written after each scene")
-    sweeps.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of scores against seconds")
     sweeps.set_defaults(command=sweep)
+    ablations = commands.add_parser("ablate", help="the paper's ablations, one setting at a time, on drawn scenes")
+    ablations.set_defaults(command=ablate)
+    for command in (sweeps, ablations):
+        command.add_argument("--scenes", type=int, default=20, help="how many (default 20)")
+        command.add_argument("--first-seed", type=int, default=700_000, help="of the first (default 700000)")
+        command.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, written after each scene")
+        command.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of the scores")
+        command.add_argument("--num-segments", type=_number, default=12, metavar="N", help="default 12")
     timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
     timing.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, and of the figure's points")
     timing.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of how time grows; takes a while")
     timing.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
     timing.add_argument("--first-seed", type=int, default=600_000, help="of the drawn scene")
     timing.set_defaults(command=benchmark)
-    for command in (segmenting, scoring, timing, sweeps):
+    for command in (segmenting, scoring, timing, sweeps, ablations):
         command.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
         command.add_argument("--device", help="cuda, mps or cpu; by default the first there is")
         command.add_argument("--autoencoder", metavar="MODEL", help="a small one: Hub id or folder")
     timing.set_defaults(dtype=None)  # it measures more than one
-    for command in (segmenting, scoring, sweeps):
+    for command in (segmenting, scoring, sweeps, ablations):
         command.add_argument(
             "--dtype", type=_dtype, help="float32, bfloat16 or float16; by default what suits the device"
         )
     for command in (segmenting, scoring):
         _add_settings(command.add_argument_group("settings (defaults: the model's own)"))
     timing.add_argument("--num-segments", type=_number, default=25, metavar="N", help="default 25")
-    sweeps.add_argument("--num-segments", type=_number, default=12, metavar="N", help="default 12")
     return parser
 
 

@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -37,7 +38,7 @@ SCENES = (  # name, title, kind of scene, seed, k
 
 
 def main() -> None:
-    pipe = emerdiff.load("miniature")
+    pipe = emerdiff.load("miniature", dtype=torch.float32)  # the same on any processor
     entries, rows = [], []
     for name, title, kind, seed, k in SCENES:
         scene = draw_scene(seed, SIDE, kind)

@@ -13,7 +13,7 @@ import pytest
 from conftest import quick
 from PIL import Image
 
-from emerdiff import Settings, sweep
+from emerdiff import Settings, ablation, sweep
 from emerdiff.__main__ import main
 from emerdiff.drawing import overlay
 
@@ -162,6 +162,29 @@ def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_pa
     assert rows[names[2]]["seconds"] < rows[names[1]]["seconds"] < rows["exact"]["seconds"]
     assert all(0 <= row[score] <= 1 for row in rows.values() for score in ("miou", "boundary_f"))
     assert Image.open(files["--figure"]).width > 600
+
+
+def test_ablations_vary_one_setting_at_a_time(capsys, checkpoint, tmp_path, monkeypatch):
+    values = {"feature_timestep": (1, 301), "feature layer": (0, 1), "modulation layer": (1, 2)}
+    values |= {"strength": (0.0, 10.0), "attention_injection": (True, False)}
+    monkeypatch.setattr(ablation, "VALUES", values | {"smoothing": (0.8,)})
+    arguments = ["--scenes", 1, "--num-segments", 3, "--model", checkpoint, "--device", "cpu", "--dtype", "float32"]
+    status, out, _ = called(capsys, "ablate", *arguments, "--out", tmp_path / "a.json", "--figure", tmp_path / "a.png")
+    rows = strict((tmp_path / "a.json").read_text())["rows"]
+    assert status == 0 and [[row["value"] for row in rows[name]] for name in values] == [[*v] for v in values.values()]
+    own = rows["smoothing"][0]
+    same = [rows["feature_timestep"][0], rows["feature layer"][0], rows["modulation layer"][1], rows["strength"][1]]
+    assert all(row | {"value": 0.8} == own for row in same)
+    changed = [
+        rows["feature layer"][1],
+        rows["modulation layer"][0],
+        rows["strength"][0],
+        rows["attention_injection"][1],
+    ]
+    assert all(row | {"value": 0.8} != own for row in changed)
+    naive = [row["naive_boundary_f"] for row in (own, rows["strength"][0], rows["feature layer"][1])]
+    assert naive[0] == naive[1] != naive[2]
+    assert Image.open(tmp_path / "a.png").width > 600
 
 
 @pytest.mark.parametrize("command", ["segment", "evaluate"])

@@ -1,0 +1,99 @@
+"""The paper's ablations (its section 4.3 and appendix) on drawn scenes: one setting varied at a time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .miniature.scenes import CLASSES, draw_scene
+from .pipeline import EmerDiffPipeline
+from .scoring import TOLERANCES, boundary_f, majority, miou, tabulate
+
+VALUES: Mapping[str, Sequence] = {
+    "feature_timestep": (1, 101, 201, 301, 501, 701),
+    "feature_draws": (1, 3, 10),
+    "feature layer": (0, 1, 2),  # of the block's cross-attention layers
+    "modulation_timestep": (81, 181, 281, 381, 481, 681),
+    "strength": (1.0, 3.0, 10.0, 30.0, 100.0),
+    "modulation layer": (0, 1, 2),
+    "smoothing": (0.0, 0.8, 2.0, 4.0),
+    "attention_injection": (True, False),
+}
+OF_THE_MAP = ("feature_timestep", "feature_draws", "feature layer")  # the others leave the coarse map as it is
+
+
+def with_layer(pipe: EmerDiffPipeline, use: str, index: int) -> EmerDiffPipeline:
+    """The pipeline with another cross-attention layer of its block for "feature" or "modulation"."""
+    changed = EmerDiffPipeline(**pipe.components, defaults=pipe.config.defaults)
+    block, _, rest = getattr(pipe.layers, use).partition(".attentions.")
+    name = f"{block}.attentions.{index}.{rest.partition('.')[2]}"
+    same = name == getattr(pipe.layers, use)
+    # rows that are modulated earlier differ from earlier on: they are run apart from the start
+    differing = pipe.layers.differing if same or use == "feature" else ()
+    changed.layers = replace(pipe.layers, **{use: name}, differing=differing)
+    return changed
+
+
+def ablate(
+    pipe: EmerDiffPipeline, seeds: Sequence[int], num_segments: int
+) -> Iterator[dict[str, list[dict[str, object]]]]:
+    """After each scene, by setting: a row for each value, with mIoU (oracle majority) and boundary F at 2 pixels.
+
+    Rows: `{"value", "miou", "boundary_f", "naive_miou", "naive_boundary_f"}`, 0 to 1. Values of what comes after the
+    coarse map all start from the same one.
+    """
+    own = pipe.settings(num_segments=num_segments)
+    tables = {(name, value): ([], []) for name, values in VALUES.items() for value in values}
+    for seed in seeds:
+        scene = draw_scene(seed, pipe.native_side)
+        base = pipe(scene.image, own)
+        for (name, value), (ours, naive) in tables.items():
+            coarse = None if name in OF_THE_MAP else base.coarse_labels
+            if name.endswith(" layer"):
+                varied = with_layer(pipe, name.removesuffix(" layer"), value)
+                result = varied(scene.image, own, coarse_labels=coarse)
+            elif getattr(own, name) == value:
+                result = base
+            else:
+                result = pipe(scene.image, replace(own, **{name: value}), coarse_labels=coarse)
+            for kept, labels in ((ours, result.labels), (naive, result.naive_labels)):
+                kept.append(tabulate(labels, scene.labels, base.features, len(CLASSES)))
+        yield {
+            name: [
+                {"value": value}
+                | {f"{prefix}{score}": number for prefix, kept in zip(("", "naive_"), tables[name, value], strict=True)
+                   for score, number in _scores(kept).items()}
+                for value in values
+            ]
+            for name, values in VALUES.items()
+        }  # fmt: skip
+
+
+def _scores(tables: list) -> dict[str, float]:
+    edges = np.stack([table.edges for table in tables])
+    return {"miou": miou(majority(tables)), "boundary_f": boundary_f(edges[:, TOLERANCES.index(2)])}
+
+
+def figure(rows: Mapping[str, list[dict]], own: Mapping[str, object]) -> Figure:
+    """A panel for each setting; full lines are EmerDiff, dashed ones naive upsampling, dots mark the model's `own`."""
+    shown = Figure(figsize=(11, 5), layout="constrained")
+    panels = shown.subplots(2, 4, sharey=True)
+    for panel, (name, of) in zip(panels.flat, rows.items(), strict=False):
+        values = [row["value"] for row in of]
+        places = range(len(values))
+        for color, score, title in (("C0", "miou", "mIoU"), ("C1", "boundary_f", "boundary F, 2 px")):
+            panel.plot(places, [100 * row[score] for row in of], "-", color=color, label=title)
+            panel.plot(places, [100 * row[f"naive_{score}"] for row in of], "--", color=color, label=f"{title}, naive")
+            if own[name] in values:
+                place = values.index(own[name])
+                panel.plot(place, 100 * of[place][score], "o", color=color)
+        on_off = name == "attention_injection"
+        panel.set_xticks(places, ["on" if on else "off" for on in values] if on_off else [f"{v:g}" for v in values])
+        panel.set_title(name.replace("_", " "), fontsize=10)
+        panel.tick_params(labelsize=8)
+        panel.grid(alpha=0.3)
+    for panel in panels[:, 0]:
+        panel.set_ylabel("per cent")
+    shown.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    return shown
