@@ -1,12 +1,15 @@
 """Fewer rows than segments: regions that do not touch are perturbed together (an approximation of this project's).
 
 What a perturbation changes lies mostly around it. So as few rows serve any number of segments as a map of them has
-colours, and what a row changes somewhere is put down to the region of it that is nearest.
+colours, and what a row changes close to one of its regions is put down to that.
 """
 
 import networkx
 import numpy as np
 from scipy import ndimage
+
+REACH = 1  # cell from a region, to which what its row changes is put down to it; found best on drawn scenes
+FINER = 4  # parts of a cell's side in which that distance is measured
 
 
 def color(coarse_labels: np.ndarray) -> np.ndarray:
@@ -32,14 +35,16 @@ def color(coarse_labels: np.ndarray) -> np.ndarray:
 def by_segment(responses: np.ndarray, rows: np.ndarray, coarse_labels: np.ndarray, num_segments: int) -> np.ndarray:
     """Responses of rows (r, 3, H, W), with `rows` as from `color`, as those of the segments: (k, 3, H, W) float32.
 
-    Where two regions of a segment in different rows respond, their responses add up, as for `merge`.
+    Each is that of the nearest region of its row, if this is within `REACH`, else of none. Where two regions of a
+    segment in different rows respond, their responses add up, as for `merge`.
     """
     height, width = responses.shape[-2:]
+    rows, coarse_labels = (np.kron(cells, np.ones((FINER, FINER), int)) for cells in (rows, coarse_labels))
     y, x = (np.arange(size) * cells // size for size, cells in zip((height, width), rows.shape, strict=True))
     total = np.zeros((num_segments, 3, height, width), np.float32)
     for row, response in enumerate(responses):
-        nearest = ndimage.distance_transform_edt(rows != row, return_distances=False, return_indices=True)
-        owner = coarse_labels[tuple(nearest)][np.ix_(y, x)]
-        for segment in np.unique(owner):
+        distance, nearest = ndimage.distance_transform_edt(rows != row, return_indices=True)
+        owner = np.where(distance <= REACH * FINER, coarse_labels[tuple(nearest)], -1)[np.ix_(y, x)]
+        for segment in np.unique(owner[owner >= 0]):
             total[segment] += np.where(owner == segment, response, 0)
     return total

@@ -25,7 +25,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "shared rows, one side": {"shared_rows": True} | ONE_SIDE,
     **{
         f"shared rows, one side, {steps} steps": {"shared_rows": True, "replay_steps": steps} | ONE_SIDE
-        for steps in (8, 6, 4, 2)
+        for steps in (8, 6, 4, 3, 2)
     },
 }
 

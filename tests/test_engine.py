@@ -185,32 +185,34 @@ def test_as_few_rows_as_colours_serve_any_number_of_segments():
     assert color(np.arange(256).reshape(16, 16)).max() == 3  # every cell a segment
 
 
-def test_what_a_row_changes_belongs_to_its_nearest_region():
+def test_what_a_row_changes_close_to_a_region_belongs_to_it():
     labels, responses = MAPS["stripes"], np.random.default_rng(1).normal(size=(2, 3, 24, 48)).astype(np.float32)
     rows = color(labels)
     result = by_segment(responses, rows, labels, 7)
-    assert result.shape == (7, 3, 24, 48)
-    np.testing.assert_allclose(result.sum(0), responses.sum(0), rtol=1e-6)
-    assert not result[6].any()
+    assert result.shape == (7, 3, 24, 48) and not result[6].any()
     for segment in range(6):
-        row = rows[0, 2 * segment]
         own = np.zeros(48, bool)
-        own[max(8 * segment - 4, 0) : 8 * segment + 12] = True  # half-way to the next stripe of the row
-        sure = own.copy()
-        sure[[8 * segment - 4 + i for i in range(4) if segment]] = False  # a tie goes to either
-        sure[8 * segment + 8 : 8 * segment + 12] = False
-        np.testing.assert_array_equal(result[segment][..., sure], responses[row][..., sure])
-        beyond = np.ones(48, bool)
-        beyond[max(8 * segment - 8, 0) : 8 * segment + 16] = False
-        assert not result[segment][..., beyond].any()
+        own[max(8 * segment - 4, 0) : 8 * segment + 12] = True  # two cells of four pixels, and one to each side
+        np.testing.assert_array_equal(result[segment][..., own], responses[rows[0, 2 * segment]][..., own])
+        assert not result[segment][..., ~own].any()
 
 
-def test_where_all_segments_touch_sharing_rows_changes_nothing(small, picture):
+def test_regions_of_one_segment_in_different_rows_add_up():
+    labels, rows = np.array([[0, 1, 0]]), np.array([[0, 1, 2]])
+    responses = np.array([1.0, 10, 100])[:, None, None, None] * np.ones((3, 3, 4, 12))
+    result = by_segment(responses, rows, labels, 2)
+    assert result[0, 0, 0, ::4].tolist() == [1, 101, 100] and result[1, 0, 0, ::4].tolist() == [10, 10, 10]
+
+
+def test_where_all_segments_touch_sharing_rows_changes_nothing_near_them(small, picture):
     quarters = np.kron([[0, 1], [2, 3]], np.ones((4, 8), int))
     own, shared = (
         small(picture, quick(shared_rows=share), coarse_labels=quarters, rows_per_batch=2) for share in (False, True)
     )
-    np.testing.assert_allclose(shared.differences, own.differences, atol=1e-5)
+    near = shared.differences > 0
+    np.testing.assert_allclose(shared.differences[near], own.differences[near], atol=1e-5)
+    inside = np.kron(quarters, np.ones((8, 8), int)) == np.arange(4)[:, None, None]
+    assert near[inside].all() and near.mean() < 0.5
 
 
 def test_rows_are_shared(small, picture):
@@ -234,7 +236,7 @@ def test_shared_rows_show_segments_that_are_far_from_each_other(miniature):
     for segment, corner in ((1, np.s_[:80, :80]), (2, np.s_[-80:, -80:])):
         alone, together = (run.responses[segment].astype(float)[(..., *corner)] for run in (own, shared))
         assert np.linalg.norm(together - alone) < 0.3 * np.linalg.norm(alone)
-    assert (own.labels == shared.labels).mean() > 0.9
+    assert (own.labels == shared.labels).mean() > 0.8
 
 
 @pytest.mark.parametrize("preset", PRESETS)
