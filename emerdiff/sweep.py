@@ -86,20 +86,30 @@ def sweep(pipe: EmerDiffPipeline, seeds: Sequence[int], num_segments: int) -> It
 
 def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     """Seconds against mIoU and boundary F; presets are named, and naive upsampling is a line."""
-    shown = Figure(figsize=(9, 3.6), layout="constrained")
-    for panel, score, title in zip(
-        shown.subplots(1, 2), ("miou", "boundary_f"), ("mIoU", "boundary F, 2 pixels"), strict=True
-    ):
-        for name in VARIANTS:
+    shown = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = shown.subplots(1, 2)
+    kinds = {"o": "both signs", "s": "one sign", "^": "shared rows"}
+    for panel, score, title in zip(panels, ("miou", "boundary_f"), ("mIoU", "boundary F, 2 pixels"), strict=True):
+        for marker, kind in kinds.items():
+            panel.plot([], [], marker, color="0.6", label=kind)
+        for name, changes in VARIANTS.items():
             x, y = rows[name]["seconds"], 100 * rows[name][score]
-            preset = next((preset for preset, changes in PRESETS.items() if changes == VARIANTS[name]), None)
-            panel.plot(x, y, "o", color="C0" if preset else "0.6", markersize=8 if preset else 5)
+            marker = "^" if "shared_rows" in changes else "s" if "two_sided" in changes else "o"
+            preset = next((preset for preset, own in PRESETS.items() if own == changes), None)
+            panel.plot(x, y, marker, color="C0" if preset else "0.6", markersize=9 if preset else 5)
             if preset:
-                panel.annotate(preset, (x, y), (0, 8), textcoords="offset points", ha="center", color="C0")
-        panel.axhline(100 * rows[NAIVE][score], color="C3", linestyle="--", linewidth=1)
-        panel.annotate("naive", (1, 100 * rows[NAIVE][score]), (-4, 4), textcoords="offset points", ha="right",
-                       xycoords=("axes fraction", "data"), color="C3")  # fmt: skip
+                panel.annotate(preset, (x, y), (0, 9), textcoords="offset points", ha="center", color="C0")
+        panel.axhline(100 * rows[NAIVE][score], color="C3", linestyle="--", linewidth=1, label="naive upsampling")
+        ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if _span(rows)[0] / 2 < t < 2 * _span(rows)[1]]
         panel.set(xscale="log", xlabel="seconds a picture", ylabel=f"{title}, %")
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
         panel.margins(0.12, 0.2)
         panel.grid(alpha=0.3)
+    shown.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     return shown
+
+
+def _span(rows: Mapping[str, Mapping[str, float]]) -> tuple[float, float]:
+    seconds = [rows[name]["seconds"] for name in VARIANTS]
+    return min(seconds), max(seconds)
