@@ -53,7 +53,13 @@ def stable_diffusion_sized(seed: int = 0) -> EmerDiffPipeline:
     torch.manual_seed(seed)
     tokenizer = new_tokenizer(["a picture"])
     text = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+        vocab_size=len(tokenizer),
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
