@@ -264,7 +264,7 @@ def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settin
 
 def compare(
     pipe: EmerDiffPipeline, picture: Image.Image, num_segments: int, *, whole: bool, limit: float
-) -> list[Measurement]:
+) -> Iterator[Measurement]:
     """The published procedure in float32, the exact engine in float32 and in half precision, then the presets.
 
     The pipeline is cast to float32, and in the end to half precision where the device has a fast one. Unless the
@@ -273,22 +273,20 @@ def compare(
     """
     draws = {"num_segments": num_segments, "feature_draws": NOTEBOOK_DRAWS}
     cast(pipe, torch.float32)
-    measured = [run_published(pipe, picture, pipe.settings(**draws), whole=whole)]
+    yield run_published(pipe, picture, pipe.settings(**draws), whole=whole)
     half = fast_dtype(pipe.unet.device)
     for dtype in dict.fromkeys((torch.float32, half)):
         cast(pipe, dtype)
-        measured.append(run(pipe, picture, pipe.settings(**draws), "exact", limit))
+        yield run(pipe, picture, pipe.settings(**draws), "exact", limit)
     for preset in PRESETS:
         if preset != "exact":
             settings = pipe.settings(preset=preset, num_segments=num_segments)
-            measured.append(run(pipe, picture, settings, preset, limit))
-    if whole:
-        return measured
-    pipe.register_modules(vae=AutoencoderTiny().eval())  # of the size of Stable Diffusion's small one
-    cast(pipe.to(pipe.unet.device), pipe.unet.dtype)
-    pipe.vae.to(memory_format=torch.channels_last)
-    measured.append(run(pipe, picture, settings, f"{preset}, tiny", limit))
-    return measured
+            yield run(pipe, picture, settings, preset, limit)
+    if not whole:
+        pipe.register_modules(vae=AutoencoderTiny().eval())  # of the size of Stable Diffusion's small one
+        cast(pipe.to(pipe.unet.device), pipe.unet.dtype)
+        pipe.vae.to(memory_format=torch.channels_last)
+        yield run(pipe, picture, settings, f"{preset}, tiny", limit)
 
 
 def growth(
