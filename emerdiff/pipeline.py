@@ -176,7 +176,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         else:
             coarse = coarse_labels.astype(np.int32)
         colors = color(coarse) if settings.shared_rows else None
-        perturbed, count = (coarse, k) if colors is None else (colors, colors.max() + 1)
+        perturbed, count = (coarse, k) if colors is None else (colors, int(colors.max()) + 1)
         masks = torch.from_numpy(perturbed.reshape(1, -1)) == torch.arange(count)[:, None]  # (count, cells)
         counter.total = counter.done + sides * count * len(steps)
         responses = yield from counter.count(

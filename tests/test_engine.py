@@ -221,6 +221,7 @@ def test_rows_are_shared(small, picture):
     settings = quick(num_segments=8, shared_rows=True)
     small(picture, settings, coarse_labels=stripes, progress=events.append)
     assert events[-1].done == events[-1].total == 4 + 2 * 2 * 4
+    assert {type(event.total) for event in events} == {int}  # as JSON wants it
 
 
 def test_shared_rows_show_segments_that_are_far_from_each_other(miniature):
