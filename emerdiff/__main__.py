@@ -1,8 +1,9 @@
-"""The command line: `python -m emerdiff segment IMAGE... --out DIR`, `score`, `sweep` and `benchmark`."""
+"""The command line: `python -m emerdiff segment IMAGE... --out DIR`, `evaluate`, `sweep`, `ablate` and `benchmark`."""
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -107,18 +108,23 @@ def evaluate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Names
     return 1 if summary["errors"] else 0
 
 
-def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
-    """Scores variants of the settings on drawn scenes, with their cost and agreement with the exact run."""
+def _over_scenes(study: Callable, pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> dict:
+    """The rows of a study of drawn scenes after the last; after each they are written down."""
     seeds = range(options.first_seed, options.first_seed + options.scenes)
-    runs = sweeping.sweep(pipe, seeds, settings.num_segments)
-    for rows in tqdm(runs, unit="scene", total=len(seeds), leave=False):
+    for rows in tqdm(study(pipe, seeds, settings.num_segments), unit="scene", total=len(seeds), leave=False):
         result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{'':34}{'seconds':>8}{'agreement':>10}{'mIoU':>8}{'boundary F':>11}")
+    return rows
+
+
+def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
+    """Scores variants of the settings on drawn scenes, with their cost and agreement with the exact run."""
+    rows = _over_scenes(sweeping.sweep, pipe, settings, options)
+    print(f"{'':34}{'seconds':>8}{'agreement':>10}{'mIoU':>8}{'Hungarian':>11}{'boundary F':>11}")
     for name, row in rows.items():
-        agreed, miou, boundary_f = (f"{row[score]:.1%}" for score in ("agreement", "miou", "boundary_f"))
-        print(f"{name:34}{row['seconds']:8.2f}{agreed:>10}{miou:>8}{boundary_f:>11}")
+        agreed, *scores = (f"{row[score]:.1%}" for score in ("agreement", "miou", "hungarian", "boundary_f"))
+        print(f"{name:34}{row['seconds']:8.2f}{agreed:>10}{scores[0]:>8}{scores[1]:>11}{scores[2]:>11}")
     if options.figure:
         sweeping.figure(rows).savefig(options.figure, dpi=120)
     return 0
@@ -126,11 +132,7 @@ def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
 
 def ablate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Scores the model's settings with one of them varied at a time, as the paper does."""
-    seeds = range(options.first_seed, options.first_seed + options.scenes)
-    for rows in tqdm(ablating.ablate(pipe, seeds, settings.num_segments), unit="scene", total=len(seeds), leave=False):
-        result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
-        if options.out:
-            options.out.write_text(json.dumps(result, indent=1) + "\n")
+    rows = _over_scenes(ablating.ablate, pipe, settings, options)
     print(f"{'':22}{'value':>8}{'mIoU':>8}{'naive':>8}{'boundary F':>12}{'naive':>8}")
     for name, values in rows.items():
         for row in values:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from .miniature.scenes import CLASSES, draw_scene
 from .pipeline import EmerDiffPipeline
-from .scoring import TOLERANCES, boundary_f, majority, miou, tabulate
+from .scoring import oracle, tabulate
 
 VALUES: Mapping[str, Sequence] = {
     "feature_timestep": (1, 101, 201, 301, 501, 701),
@@ -45,13 +44,17 @@ def ablate(
     """
     own = pipe.settings(num_segments=num_segments)
     tables = {(name, value): ([], []) for name, values in VALUES.items() for value in values}
+    layered = {
+        (name, value): with_layer(pipe, name.removesuffix(" layer"), value)
+        for name, value in tables
+        if name.endswith(" layer")
+    }
     for seed in seeds:
         scene = draw_scene(seed, pipe.native_side)
         base = pipe(scene.image, own)
         for (name, value), (ours, naive) in tables.items():
             coarse = None if name in OF_THE_MAP else base.coarse_labels
-            if name.endswith(" layer"):
-                varied = with_layer(pipe, name.removesuffix(" layer"), value)
+            if varied := layered.get((name, value)):
                 result = varied(scene.image, own, coarse_labels=coarse)
             elif getattr(own, name) == value:
                 result = base
@@ -63,16 +66,11 @@ def ablate(
             name: [
                 {"value": value}
                 | {f"{prefix}{score}": number for prefix, kept in zip(("", "naive_"), tables[name, value], strict=True)
-                   for score, number in _scores(kept).items()}
+                   for score, number in oracle(kept).items()}
                 for value in values
             ]
             for name, values in VALUES.items()
         }  # fmt: skip
-
-
-def _scores(tables: list) -> dict[str, float]:
-    edges = np.stack([table.edges for table in tables])
-    return {"miou": miou(majority(tables)), "boundary_f": boundary_f(edges[:, TOLERANCES.index(2)])}
 
 
 def figure(rows: Mapping[str, list[dict]], own: Mapping[str, object]) -> Figure:

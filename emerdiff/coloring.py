@@ -8,6 +8,8 @@ import networkx
 import numpy as np
 from scipy import ndimage
 
+from .masks import upsample_nearest
+
 REACH = 1  # cell from a region, to which what its row changes is put down to it; found best on drawn scenes
 FINER = 4  # parts of a cell's side in which that distance is measured
 
@@ -38,13 +40,13 @@ def by_segment(responses: np.ndarray, rows: np.ndarray, coarse_labels: np.ndarra
     Each is that of the nearest region of its row, if this is within `REACH`, else of none. Where two regions of a
     segment in different rows respond, their responses add up, as for `merge`.
     """
-    height, width = responses.shape[-2:]
-    rows, coarse_labels = (np.kron(cells, np.ones((FINER, FINER), int)) for cells in (rows, coarse_labels))
-    y, x = (np.arange(size) * cells // size for size, cells in zip((height, width), rows.shape, strict=True))
-    total = np.zeros((num_segments, 3, height, width), np.float32)
+    size = responses.shape[-2:]
+    finer = tuple(FINER * cells for cells in rows.shape)
+    rows, coarse_labels = (upsample_nearest(cells, finer) for cells in (rows, coarse_labels))
+    total = np.zeros((num_segments, 3, *size), np.float32)
     for row, response in enumerate(responses):
         distance, nearest = ndimage.distance_transform_edt(rows != row, return_indices=True)
-        owner = np.where(distance <= REACH * FINER, coarse_labels[tuple(nearest)], -1)[np.ix_(y, x)]
+        owner = upsample_nearest(np.where(distance <= REACH * FINER, coarse_labels[tuple(nearest)], -1), size)
         for segment in np.unique(owner[owner >= 0]):
             total[segment] += np.where(owner == segment, response, 0)
     return total

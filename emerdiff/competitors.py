@@ -14,6 +14,7 @@ from scipy.linalg import eigh
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from .masks import upsample_nearest
 from .pipeline import EmerDiffPipeline
 from .segmentation import Segmentation
 
@@ -22,8 +23,7 @@ from .segmentation import Segmentation
 
 def nearest(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
     """Each pixel has its cell's label."""
-    (h, w), (height, width) = result.coarse_labels.shape, result.labels.shape
-    return result.coarse_labels[np.ix_(np.arange(height) * h // height, np.arange(width) * w // width)]
+    return upsample_nearest(result.coarse_labels, result.labels.shape)
 
 
 def bilinear(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
@@ -140,8 +140,8 @@ def _self_attention(pipe: EmerDiffPipeline, result: Segmentation, timestep: int)
         own = [side // factor for side in size]
         maps = F.interpolate(probabilities.unflatten(1, own)[None], size=size, mode="bilinear")[0]  # (own cells, h, w)
         maps = maps / maps.sum((1, 2), keepdim=True)
-        cells = torch.arange(len(maps)).reshape(own).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-        total, weights = total + maps[cells.flatten().to(maps.device)] / factor, weights + 1 / factor
+        cells = torch.from_numpy(upsample_nearest(np.arange(len(maps)).reshape(own), size)).flatten()
+        total, weights = total + maps[cells.to(maps.device)] / factor, weights + 1 / factor
     return (total / weights).cpu()
 
 

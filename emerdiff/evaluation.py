@@ -25,7 +25,6 @@ from .scoring import TOLERANCES, Table
 from .settings import Settings
 
 ROWS_PER_BATCH = 16  # fixed, so that rounding does not depend on the memory that is free
-NAIVE = "bilinear"  # what differences are told against
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,8 @@ def run(
             line = {"kind": kind, "picture": name}
             try:
                 image, truth = source.load(name)
-                if kind == "train":
-                    line |= _learn(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
-                else:
-                    line |= _judge(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
+                do = _learn if kind == "train" else _judge
+                line |= do(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
             except ValueError as error:
                 line["error"] = str(error)
             log.write(json.dumps(line) + "\n")

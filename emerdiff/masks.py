@@ -52,6 +52,11 @@ def label_at(differences: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return labels
 
 
+def upsample_nearest(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Values (h, w) of cells at the pixels (H, W) = `size` of a picture: each pixel has its cell's."""
+    return cells[np.ix_(*(np.arange(pixels) * n // pixels for pixels, n in zip(size, cells.shape, strict=True)))]
+
+
 def upsample_naive(coarse_labels: np.ndarray, num_segments: int, size: tuple[int, int]) -> np.ndarray:
     """The paper's baseline: one-hot labels (h, w), bilinear to (H, W) = `size`, argmax; int32."""
     one_hot = F.one_hot(torch.from_numpy(coarse_labels).long(), num_segments).permute(2, 0, 1)[None].float()

@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 
 from .datasets import VOID
 from .drawing import boundaries
+from .masks import upsample_nearest
 
 TOLERANCES = (1, 2, 4)  # pixels, of boundary F
 
@@ -50,8 +51,7 @@ def pooled(labels: np.ndarray, features: np.ndarray, count: int) -> tuple[np.nda
     A pixel has the feature of its cell of `features` (h, w, c); labels from `count` on are passed over.
     """
     h, w, c = features.shape
-    y, x = (np.arange(size) * cells // size for size, cells in zip(labels.shape, (h, w), strict=True))
-    cells = (y[:, None] * w + x)[labels < count]
+    cells = upsample_nearest(np.arange(h * w).reshape(h, w), labels.shape)[labels < count]
     shared = np.bincount(labels[labels < count] * (h * w) + cells, minlength=count * h * w).reshape(count, h * w)
     return shared @ features.reshape(h * w, c).astype(np.float64), shared.sum(1)
 
@@ -167,6 +167,12 @@ def boundary_f(edges: np.ndarray) -> float:
     hits_ours, ours, hits_theirs, theirs = edges.sum(0)
     precision, recall = hits_ours / max(ours, 1), hits_theirs / max(theirs, 1)
     return float(2 * precision * recall / max(precision + recall, 1e-12))
+
+
+def oracle(tables: Sequence[Table]) -> dict[str, float]:
+    """mIoU under `majority` and boundary F at 2 pixels: what a partition is worth, in short."""
+    edges = np.stack([table.edges for table in tables])
+    return {"miou": miou(majority(tables)), "boundary_f": boundary_f(edges[:, TOLERANCES.index(2)])}
 
 
 def interval(
