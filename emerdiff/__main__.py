@@ -16,7 +16,7 @@ from . import benchmark as bench
 from . import sweep as sweeping
 from .competitors import METHODS
 from .datasets import open_dataset
-from .drawing import indexed_png, overlay
+from .drawing import indexed_png, overlay, palette
 from .evaluation import Evaluation, markdown, processes, run, summarize
 from .evaluation import figure as scores_figure
 from .loading import MINIATURE, load
@@ -82,8 +82,8 @@ def _stems(paths: list[Path]) -> list[str]:
 
 def _write(result: Segmentation, stem: Path) -> None:
     k = result.settings.num_segments
-    indexed_png(result.labels_at_original_size, k).save(f"{stem}_labels.png")
-    Image.fromarray(overlay(result.image, result.labels, k)).save(f"{stem}_overlay.png")
+    indexed_png(result.labels_at_original_size, palette(k)).save(f"{stem}_labels.png")
+    Image.fromarray(overlay(result.image, result.labels, palette(k))).save(f"{stem}_overlay.png")
     Path(f"{stem}.json").write_text(json.dumps(result.summary(), indent=1) + "\n")
 
 

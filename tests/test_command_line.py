@@ -15,7 +15,7 @@ from PIL import Image
 
 from emerdiff import Settings, ablation, sweep
 from emerdiff.__main__ import main
-from emerdiff.drawing import overlay
+from emerdiff.drawing import overlay, palette
 
 OPTIONS = {f.name: getattr(quick(), f.name) for f in fields(Settings) if "range" in f.metadata}
 GIVEN = {name: value for name, value in OPTIONS.items() if value is not None} | {"dtype": "float32"}
@@ -73,7 +73,7 @@ def test_what_is_written_is_what_the_pipeline_returns(run, small, ending):
     assert labels.mode == "P" and labels.size == (192, 128)
     assert (np.asarray(labels) == result.labels_at_original_size).mean() > 0.999  # loaded anew, rounding may differ
     drawn = np.asarray(Image.open(f"{stem}_overlay.png"))
-    assert (drawn == overlay(result.image, result.labels, 4)).mean() > 0.99
+    assert (drawn == overlay(result.image, result.labels, palette(4))).mean() > 0.99
     summary = strict(Path(f"{stem}.json").read_text())
     assert summary["settings"] == result.summary()["settings"] and summary["settings"]["num_segments"] == 4
     assert summary["model"] == small.config["_name_or_path"]

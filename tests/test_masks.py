@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import convolve
 
-from emerdiff.drawing import colour, indexed_png, overlay, palette
+from emerdiff.drawing import indexed_png, overlay, palette
 from emerdiff.masks import gaussian_blur, label, label_at, response, upsample_naive
 
 
@@ -124,18 +124,25 @@ def test_a_segments_colour_does_not_depend_on_how_many_there_are_and_all_differ(
 def test_labels_survive_an_indexed_png():
     labels = np.arange(256, dtype=np.int32).reshape(8, 32)
     file = io.BytesIO()
-    indexed_png(labels, 256).save(file, "PNG")
+    indexed_png(labels, palette(256)).save(file, "PNG")
     picture = Image.open(file)
     assert picture.mode == "P"
     np.testing.assert_array_equal(np.asarray(picture), labels)
-    np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), colour(labels, 256))
+    np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), palette(256)[labels])
 
 
 def test_an_overlay_mixes_colours_and_outlines_segments_in_white():
     image = np.full((2, 4, 3), 100, np.uint8)
     labels = np.array([[0, 0, 1, 1]] * 2)
-    mixed = overlay(image, labels, 2, opacity=0.25)
+    mixed = overlay(image, labels, palette(2), opacity=0.25)
     assert (mixed[:, 1] == 255).all()
     expected = (0.75 * 100 + 0.25 * palette(2).astype(float)).round()
     np.testing.assert_array_equal(mixed[0, [0, 2, 3]], expected[[0, 1, 1]])
-    np.testing.assert_array_equal(overlay(image, labels, 2, opacity=1), palette(2)[labels])
+    np.testing.assert_array_equal(overlay(image, labels, palette(2), 1, outlines=False), palette(2)[labels])
+
+
+def test_a_segment_of_no_opacity_leaves_the_picture_as_it_is():
+    image = np.full((2, 4, 3), 100, np.uint8)
+    labels = np.array([[0, 0, 1, 1]] * 2)
+    mixed = overlay(image, labels, palette(2), np.array([0, 1]))
+    assert (mixed[:, :2] == 100).all() and (mixed[:, 2:] == palette(2)[1]).all()
