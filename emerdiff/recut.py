@@ -8,39 +8,56 @@ says how far it holds.
 from dataclasses import replace
 
 import numpy as np
-from sklearn.cluster import AgglomerativeClustering
+from scipy.cluster.hierarchy import cut_tree, ward
 
 from .masks import label, upsample_naive
 from .segmentation import Segmentation
 
 
 def recut(fine: Segmentation, num_segments: int) -> Segmentation:
-    """The picture in `num_segments` segments, from 2 to those of `fine`, made by merging these.
+    """The picture in `num_segments` segments, from 2 to those of `fine`, made by merging these as `cuts` says.
 
-    Segments with near features merge first (Ward's method on the clusters' mean features, weighted by their
-    cells), so that the results for all numbers are nested. Raises `ValueError` for another number.
+    Raises `ValueError` for another number.
     """
-    k = fine.settings.num_segments
-    if not 2 <= num_segments <= k:
-        raise ValueError(f"num_segments must be from 2 to {k}, those of the segmentation, not {num_segments}")
+    groups = cuts(fine)
+    if not 2 <= num_segments < len(groups):
+        raise ValueError(
+            f"num_segments must be from 2 to {len(groups) - 1}, those of the segmentation, not {num_segments}"
+        )
+    return merge(fine, groups[num_segments])
+
+
+def cuts(fine: Segmentation) -> np.ndarray:
+    """(k + 1, k) int: row n holds the number, 0 to n - 1, of each segment of `fine` when they are merged into n.
+
+    Segments with near features merge first (Ward's method on the clusters' mean features, weighted by their cells).
+    The cuts are nested, and a segment keeps its number in all of them: one more segment splits off a number, and the
+    part with fewer cells is n. k is here the number of segments that have cells; others have the number 0.
+    """
     cells = fine.coarse_labels.ravel()
-    means = fine.features.reshape(len(cells), -1).copy()
+    means = fine.features.reshape(len(cells), -1).astype(float)
     for i in np.unique(cells):
         means[cells == i] = means[cells == i].mean(0)
-    by_cell = AgglomerativeClustering(num_segments).fit_predict(means)  # the cells of a segment merge at no cost
-    present, first_cell = np.unique(cells, return_index=True)
-    groups = np.zeros(k, int)
-    groups[present] = by_cell[first_cell]
-    return merge(fine, groups)
+    present, first_cell, weights = np.unique(cells, return_index=True, return_counts=True)
+    parts = cut_tree(ward(means), range(1, len(present) + 1))[first_cell]  # the cells of a segment merge at no cost
+    numbers = np.zeros((len(present) + 1, len(present)), int)
+    for n, part in enumerate(parts.T[1:], 2):
+        taken = set()
+        for of_part in sorted((part == p for p in range(n)), key=lambda members: -weights[members].sum()):
+            parent = numbers[n - 1, of_part][0]
+            numbers[n, of_part] = n - 1 if parent in taken else parent
+            taken.add(parent)
+    groups = np.zeros((len(present) + 1, fine.settings.num_segments), int)
+    groups[:, present] = numbers
+    return groups
 
 
 def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
     """The segmentation whose segments are unions: segment i of `fine` becomes part of `groups[i]`.
 
-    `groups`: k whole numbers; they are made 0, 1, ... in the order of their first members.
+    `groups`: k whole numbers; in their order they are made 0, 1, ....
     """
-    values, first, groups = np.unique(groups, return_index=True, return_inverse=True)
-    groups = first.argsort().argsort()[groups]
+    values, groups = np.unique(groups, return_inverse=True)
     if len(groups) != len(fine.responses):
         raise ValueError(f"groups must have a number for each of {len(fine.responses)} segments, not {len(groups)}")
     k, height, width = len(values), *fine.labels.shape

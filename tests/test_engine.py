@@ -16,6 +16,7 @@ from emerdiff.hooks import reach
 from emerdiff.inversion import sampling_steps, thinned
 from emerdiff.loading import fast_dtype
 from emerdiff.miniature.scenes import draw_scene
+from emerdiff.recut import cuts
 from emerdiff.scoring import agreement
 from emerdiff.settings import PRESETS
 from emerdiff.sweep import VARIANTS
@@ -290,9 +291,15 @@ def test_a_recut_has_the_number_asked_for_and_each_fine_segment_in_one_of_them(f
     assert "Cut from 8 segments" in coarser.notes[-1]
 
 
-def test_recuts_are_nested(fine):
-    five, three = (emerdiff.recut(fine, k).coarse_labels.ravel() for k in (5, 3))
-    assert len({*zip(five.tolist(), three.tolist(), strict=True)}) == 5
+def test_cuts_are_nested_and_numbers_stay(fine):
+    groups, cells = cuts(fine), np.bincount(fine.coarse_labels.ravel())
+    assert groups.shape == (9, 8) and (groups[1] == 0).all() and sorted(groups[8]) == list(range(8))
+    for n in range(2, 9):
+        changed = groups[n] != groups[n - 1]
+        assert (groups[n][changed] == n - 1).all() and len({*groups[n - 1][changed]}) == 1  # one part splits off
+        rest = ~changed & (groups[n] == groups[n - 1][changed][0])
+        assert cells[changed].sum() <= cells[rest].sum()
+    np.testing.assert_array_equal(emerdiff.recut(fine, 5).coarse_labels, groups[5][fine.coarse_labels])
 
 
 def test_a_recut_to_as_many_segments_is_the_segmentation_itself(fine):
@@ -320,8 +327,8 @@ def test_the_response_of_a_union_is_the_sum_of_its_parts(fine):
     merged = emerdiff.merge(fine, np.array([5, 5, 0, 1, 1, 1, 2, 7]))
     assert merged.settings.num_segments == 5
     total = fine.responses[3:6].astype(np.float32).sum(0)
-    np.testing.assert_allclose(merged.differences[2], np.linalg.norm(total, axis=0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(merged.coarse_labels == 0, fine.coarse_labels < 2)  # numbered by their first members
+    np.testing.assert_allclose(merged.differences[1], np.linalg.norm(total, axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(merged.coarse_labels == 3, fine.coarse_labels < 2)  # numbered in the groups' order
     np.testing.assert_array_equal(merged.labels, merged.differences.argmax(0))
 
 
