@@ -187,9 +187,9 @@ def _attempt(
     pipe: EmerDiffPipeline, picture: Image.Image, settings: Settings, name: str, limit: float, *, count: bool
 ) -> Measurement:
     with peak_memory(pipe.unet.device) as peak, metered(pipe.unet, pipe.vae.decoder, count=count) as calls:
-        begin, first, stopped = time.perf_counter(), None, False
+        begin, before, first, stopped = time.perf_counter(), 0, None, False
         for event in (results := Results(pipe.stream(picture, settings))):
-            if event.stage != MODULATED:
+            if event.stage != MODULATED or event.done == before:
                 before = event.done  # rows
             elif first is None:
                 first = len(calls) - 1

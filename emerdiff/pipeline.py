@@ -1,7 +1,7 @@
 """EmerDiff (Namekata, Sabour, Fidler and Kim, ICLR 2024, arXiv 2401.11739) as a diffusers pipeline."""
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from .settings import PRESETS, Settings
 
 MOST_ROWS = {"cpu": 16, "cuda": 64, "mps": 16}  # of one U-Net call: more gain nothing
 MOST_BYTES = 2 * 2**30  # off CUDA: 9 rows of Stable Diffusion in bfloat16, 10 s that who stops a run has to wait
+MODULATING = "modulating segments"
 ACTIVATIONS_PER_ROW = 60  # memory of one more row, in feature maps of the first level; measured 25 to 45
 
 
@@ -37,6 +38,46 @@ class Progress:
     stage: str
     done: int
     total: int
+    sketch: Segmentation | None = None
+    """Once the segments are known, and again when some of their masks are: the result so far. Where no finished mask
+    belongs, its labels are naive upsampling's; unfinished differences are 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A picture and settings as the network gets them."""
+
+    picture: Image.Image
+    """As the network sees it."""
+    original_size: tuple[int, int]
+    """(width, height) of the picture that was handed in."""
+    grid: tuple[int, int]
+    """(h, w) of the low-resolution grid."""
+    settings: Settings
+    """As used: timesteps on the grid, `image_area` filled in."""
+    steps: tuple[Step, ...]
+    """From t_m down."""
+    notes: tuple[str, ...]
+    """What was changed in the settings, and why, as sentences."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading(_Seen):
+    """A picture as the network has read it: what a run needs before any segment is perturbed."""
+
+    prompt: Tensor
+    """The empty one, encoded."""
+    x_0: Tensor
+    """The picture's latents, (1, 4, H / 8, W / 8) for Stable Diffusion."""
+    inversion: Inversion
+    features: np.ndarray
+    """(h, w, c) float32."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, nearly all for what the inversion recorded."""
+        recorded = (tensor for inverted in self.inversion.steps for tensor in inverted.recorded.values())
+        return sum(tensor.nbytes for tensor in recorded)
 
 
 class EmerDiffPipeline(DiffusionPipeline):
@@ -137,71 +178,132 @@ class EmerDiffPipeline(DiffusionPipeline):
         Closing the generator ends the run; between calls it holds no lock and no hook.
         """
         seen = self._see(image, settings)
-        settings, steps, grid, k = seen.settings, seen.steps, seen.grid, seen.settings.num_segments
-        if k > math.prod(grid):
-            raise ValueError(
-                f"num_segments is {k}, but this picture's low-resolution grid has only {grid[1]} x {grid[0]} = "
-                f"{math.prod(grid)} cells: choose at most that many, or a larger image_area"
-            )
         if coarse_labels is not None:
-            _check_coarse(coarse_labels, grid, k)
-        free_draw = settings.feature_timestep == steps[-1].t  # the inversion has this very row
-        sides = 2 if settings.two_sided else 1
-        counter = _Counter(settings.feature_draws - free_draw + len(steps) + sides * k * len(steps))
+            _check_coarse(coarse_labels, seen.grid, seen.settings.num_segments)
+        reading = yield from self._read(seen, None, rows_per_batch)
+        return (yield from self.segment(reading, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch))
 
+    def read(
+        self,
+        image: Picture,
+        settings: Settings | None = None,
+        *,
+        previous: Reading | None = None,
+        rows_per_batch: int | None = None,
+    ) -> Generator[Progress, None, Reading]:
+        """The first half of a run: yields its progress and returns what `segment` and `probe` go on with.
+
+        What still holds of a `previous` reading is not computed again: all of it where only the number of segments,
+        the strength, the smoothing, `two_sided` or `shared_rows` is another.
+        """
+        return (yield from self._read(self._see(image, settings), previous, rows_per_batch))
+
+    def _read(self, seen: _Seen, previous: Reading | None, rows: int | None) -> Generator[Progress, None, Reading]:
+        settings, steps = seen.settings, seen.steps
+        if previous and previous.picture != seen.picture:
+            previous = None
+
+        def holds(*names: str) -> bool:
+            return bool(previous) and all(getattr(settings, n) == getattr(previous.settings, n) for n in names)
+
+        counter = _Counter(_rows_to_read(settings, steps) + _rows_of(settings, steps, settings.num_segments))
         prompt = self._encode_prompt()
-        x_0 = self._encode(seen.picture)
-        rows = rows_per_batch or self._rows_that_fit(x_0)
-        inversion: Inversion = yield from counter.count(
-            "inverting the picture",
-            invert(
-                self.unet,
-                x_0,
-                prompt,
-                steps,
-                noise=_noise_like(x_0, settings.seed),
-                recorded=recorded_layers(self.layers, shared=self.share_attention)
-                if settings.attention_injection
-                else (),
-                feature=f"{self.layers.feature}.to_q",
-                rows=rows,
-            ),
-        )
-        features: np.ndarray = yield from counter.count(
-            "reading features",
-            self._draw_features(x_0, prompt, settings, rows, first=inversion.queries if free_draw else None),
-        )
-        if coarse_labels is None:
-            coarse = cluster(features, k, settings.kmeans_n_init).reshape(grid)
+        x_0 = previous.x_0 if previous else self._encode(seen.picture)
+        rows = rows or self._rows_that_fit(x_0)
+        if holds("seed", "modulation_timestep", "num_inference_steps", "replay_steps", "attention_injection"):
+            inversion = previous.inversion
+            counter.done += len(steps)
         else:
+            inversion = yield from counter.count(
+                "inverting the picture",
+                invert(
+                    self.unet,
+                    x_0,
+                    prompt,
+                    steps,
+                    noise=_noise_like(x_0, settings.seed),
+                    recorded=recorded_layers(self.layers, shared=self.share_attention)
+                    if settings.attention_injection
+                    else (),
+                    feature=f"{self.layers.feature}.to_q",
+                    rows=rows,
+                ),
+            )
+        if holds("seed", "feature_timestep", "feature_draws"):
+            features = previous.features
+        else:
+            first = inversion.queries if _free_draw(settings, steps) else None
+            features = yield from counter.count(
+                "reading features", self._draw_features(x_0, prompt, settings, rows, first=first)
+            )
+            features = features.reshape(*seen.grid, -1)
+        return Reading(**vars(seen), prompt=prompt, x_0=x_0, inversion=inversion, features=features)
+
+    def segment(
+        self, reading: Reading, *, coarse_labels: np.ndarray | None = None, rows_per_batch: int | None = None
+    ) -> Generator[Progress, None, Segmentation]:
+        """The second half of a run: the network perturbed segment by segment; yields its progress."""
+        settings, k = reading.settings, reading.settings.num_segments
+        if coarse_labels is None:
+            coarse = cluster(reading.features.reshape(math.prod(reading.grid), -1), k, settings.kmeans_n_init)
+            coarse = coarse.reshape(reading.grid)
+        else:
+            _check_coarse(coarse_labels, reading.grid, k)
             coarse = coarse_labels.astype(np.int32)
         colors = color(coarse) if settings.shared_rows else None
         perturbed, count = (coarse, k) if colors is None else (colors, int(colors.max()) + 1)
-        masks = torch.from_numpy(perturbed.reshape(1, -1)) == torch.arange(count)[:, None]  # (count, cells)
-        counter.total = counter.done + sides * count * len(steps)
-        responses = yield from counter.count(
-            "modulating segments",
-            self._responses(inversion, prompt, x_0, masks, settings, rows_per_batch or self._rows_that_fit(x_0)),
-        )
-        if colors is not None:
-            responses = by_segment(responses, colors, coarse, k)
-        differences = np.linalg.norm(responses, axis=1)
-        labels, confidence = label(differences)
-        self.maybe_free_model_hooks()
-        return Segmentation(
-            image=np.asarray(seen.picture),
-            labels=labels,
+        size = reading.picture.size[::-1]
+        naive = upsample_naive(coarse, k, size)
+        sketch = Segmentation(
+            image=np.asarray(reading.picture),
+            labels=naive,
             coarse_labels=coarse,
-            features=features.reshape(*grid, -1),
-            responses=responses.astype(np.float16),
-            differences=differences,
-            naive_labels=upsample_naive(coarse, k, seen.picture.size[::-1]),
-            confidence=confidence,
-            original_size=seen.original_size,
+            features=reading.features,
+            responses=np.zeros((k, 3, *size), np.float16),
+            differences=np.zeros((k, *size), np.float32),
+            naive_labels=naive,
+            confidence=np.zeros(size, np.float32),
+            original_size=reading.original_size,
             settings=settings,
             model=str(self.name_or_path or "unnamed"),
-            notes=seen.notes,
+            notes=reading.notes,
         )
+        counter = _Counter(_rows_to_read(settings, reading.steps) + _rows_of(settings, reading.steps, count))
+        counter.done = _rows_to_read(settings, reading.steps)
+        yield counter.progress(MODULATING, sketch)
+
+        masks = torch.from_numpy(perturbed.reshape(1, -1)) == torch.arange(count)[:, None]  # (count, cells)
+        responses, known = np.zeros((count, 3, *size), np.float32), np.zeros(count, bool)
+        told = 0
+        for rows in self._respond(reading, masks, responses, known, rows_per_batch):
+            counter.done += rows
+            news = colors is None and known.sum() > told  # what rows that are shared tell is known at the end
+            told = known.sum()
+            yield counter.progress(MODULATING, _judge(sketch, responses, known) if news else None)
+        if colors is not None:
+            responses, known = by_segment(responses, colors, coarse, k), np.ones(k, bool)
+        self.maybe_free_model_hooks()
+        return _judge(sketch, responses, known)
+
+    def probe(
+        self, reading: Reading, offsets: np.ndarray, *, rows_per_batch: int | None = None
+    ) -> Generator[Progress, None, np.ndarray]:
+        """The picture painted again with the network perturbed at will: (b, H, W, 3) float32, 0 to 255, not clamped.
+
+        `offsets` (b, h, w) are added to the modulated layer's output in each cell, as a segment's are in a run: signed
+        strengths. Yields its progress. Raises `ValueError` for offsets that do not fit the grid or are not finite.
+        """
+        if offsets.ndim != 3 or offsets.shape[1:] != reading.grid or not np.isfinite(offsets).all():
+            h, w = reading.grid
+            raise ValueError(f"offsets must be finite numbers, {h} rows of {w} for each picture, not {offsets.shape}")
+        counter = _Counter(len(offsets) * len(reading.steps))
+        rows = rows_per_batch or self._rows_that_fit(reading.x_0)
+        cells = torch.from_numpy(offsets.reshape(len(offsets), -1)).float()
+        painted = yield from counter.count(
+            "painting the picture again", in_batches(cells, rows, lambda some: self._paint(reading, some))
+        )
+        self.maybe_free_model_hooks()
+        return (torch.cat([picture.cpu() for picture in painted]).permute(0, 2, 3, 1).numpy() + 1) * 127.5
 
     def features(self, image: Picture, settings: Settings | None = None) -> np.ndarray:
         """The features alone that a run with these settings would cluster: (h, w, c) float32."""
@@ -224,12 +326,17 @@ class EmerDiffPipeline(DiffusionPipeline):
             predict(self.unet, x_t, step.t, self._encode_prompt())
         return outputs
 
-    def _see(self, image: Picture, settings: Settings | None) -> "_Seen":
+    def _see(self, image: Picture, settings: Settings | None) -> _Seen:
         original = open_picture(image)
         settings, steps, notes = self._fit(settings or self.settings())
         multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
         size = size_for_network(original.size, settings.image_area, keep_aspect=settings.keep_aspect, multiple=multiple)
         grid = tuple(side // (self.vae_scale_factor * self.layers.stride) for side in reversed(size))
+        if settings.num_segments > math.prod(grid):
+            raise ValueError(
+                f"num_segments is {settings.num_segments}, but this picture's low-resolution grid has only "
+                f"{grid[1]} x {grid[0]} = {math.prod(grid)} cells: choose at most that many, or a larger image_area"
+            )
         picture = original.resize(size, Image.Resampling.LANCZOS)
         return _Seen(picture, original.size, grid, settings, steps, notes)
 
@@ -289,38 +396,38 @@ class EmerDiffPipeline(DiffusionPipeline):
             rows=rows,
         )
 
-    @torch.inference_mode()
-    def _responses(
-        self,
-        inversion: Inversion,
-        prompt: Tensor,
-        x_0: Tensor,
-        masks: Tensor,
-        settings: Settings,
-        rows: int,
-    ) -> Generator[int, None, np.ndarray]:
-        """G(I+) - G(I-) of all segments, (k, 3, H, W) float32, for k `masks`; yields the rows of each U-Net call."""
+    def _respond(
+        self, reading: Reading, masks: Tensor, responses: np.ndarray, known: np.ndarray, rows: int | None
+    ) -> Generator[int, None, None]:
+        """Fill in G(I+) - G(I-), (k, 3, H, W), for k `masks`, and which are `known`; yields the rows of U-Net calls."""
+        settings = reading.settings
         signs = torch.tensor([-1, 1] if settings.two_sided else [1])
-        unmodulated = () if settings.two_sided else (self._decode(x_0),)
+        unmodulated = () if settings.two_sided else (self._decode(reading.x_0),)
+        rows = rows or self._rows_that_fit(reading.x_0)
 
-        def response_of(latents: Tensor) -> Tensor:  # a segment's sides, (sides, 4, h, w) -> (3, H, W)
-            minus, plus = (*unmodulated, *self._decode(latents).split(1))
-            return response(minus, plus, settings.smoothing)[0].cpu()
+        def modulated(at: Tensor) -> Rows:
+            offsets = settings.strength * masks[at][:, None] * signs[:, None]  # (b, sides, cells)
+            painted = yield from self._paint(reading, offsets.flatten(0, 1))
+            for i in at.tolist():
+                minus, plus = (*unmodulated, *(next(painted) for _ in signs))
+                responses[i] = response(minus, plus, settings.smoothing)[0].cpu()
+                known[i] = True
+            return at
 
-        def modulated(masks: Tensor) -> Rows:
-            offsets = settings.strength * masks[:, None] * signs[:, None]  # (b, sides, cells)
-            latents = yield from replay(
-                self.unet,
-                inversion,
-                prompt,
-                offsets.flatten(0, 1).to(prompt),
-                self.layers,
-                attention_injection=settings.attention_injection,
-                shared=self.share_attention,
-            )
-            return [response_of(sides) for sides in latents.unflatten(0, (-1, len(signs)))]
+        yield from in_batches(torch.arange(len(masks)), max(1, rows // len(signs)), modulated)
 
-        return torch.stack((yield from in_batches(masks, max(1, rows // len(signs)), modulated))).numpy()
+    def _paint(self, reading: Reading, offsets: Tensor) -> Generator[int, None, Iterator[Tensor]]:
+        """Pictures (1, 3, H, W) float32 of the replays with `offsets` (rows, cells), decoded as they are asked for."""
+        latents = yield from replay(
+            self.unet,
+            reading.inversion,
+            reading.prompt,
+            offsets.to(reading.prompt),
+            self.layers,
+            attention_injection=reading.settings.attention_injection,
+            shared=self.share_attention,
+        )
+        return (picture for some in latents.split(2) for picture in self._decode(some).split(1))
 
     def _rows_that_fit(self, x_0: Tensor) -> int:
         """Rows of one U-Net call for latents like `x_0` in the memory that is free now."""
@@ -333,18 +440,6 @@ class EmerDiffPipeline(DiffusionPipeline):
         return max(2, min(MOST_ROWS.get(x_0.device.type, 8), int(0.7 * free / bytes_per_row)))
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A picture and settings as the network gets them."""
-
-    picture: Image.Image
-    original_size: tuple[int, int]  # (width, height)
-    grid: tuple[int, int]  # (h, w)
-    settings: Settings
-    steps: tuple[Step, ...]  # from t_m down
-    notes: tuple[str, ...]
-
-
 def _check_coarse(labels: np.ndarray, grid: tuple[int, int], num_segments: int) -> None:
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != grid or not whole or labels.min() < 0 or labels.max() >= num_segments:
@@ -354,16 +449,47 @@ def _check_coarse(labels: np.ndarray, grid: tuple[int, int], num_segments: int) 
         )
 
 
+def _free_draw(settings: Settings, steps: tuple[Step, ...]) -> bool:
+    """Whether the inversion's last row is the first draw of features."""
+    return settings.feature_timestep == steps[-1].t
+
+
+def _rows_to_read(settings: Settings, steps: tuple[Step, ...]) -> int:
+    return settings.feature_draws - _free_draw(settings, steps) + len(steps)
+
+
+def _rows_of(settings: Settings, steps: tuple[Step, ...], count: int) -> int:
+    """Rows for `count` masks."""
+    return (2 if settings.two_sided else 1) * count * len(steps)
+
+
+def _judge(sketch: Segmentation, responses: np.ndarray, known: np.ndarray) -> Segmentation:
+    """The segmentation by the `responses` (k, 3, H, W) that are `known` (k,); elsewhere it is as in the `sketch`."""
+    differences = np.linalg.norm(responses, axis=1)
+    labels, confidence = label(differences)
+    ready = known[sketch.naive_labels]
+    return replace(
+        sketch,
+        labels=np.where(ready, labels, sketch.naive_labels),
+        confidence=np.where(ready, confidence, 0),
+        responses=responses.astype(np.float16),
+        differences=differences,
+    )
+
+
 class _Counter:
     """Turns the rows that the stages of a run yield into its progress."""
 
     def __init__(self, total: int) -> None:
         self.done, self.total = 0, total
 
+    def progress(self, stage: str, sketch: Segmentation | None = None) -> Progress:
+        return Progress(stage, self.done, self.total, sketch)
+
     def count(self, stage: str, run: Generator[int, None, object]) -> Generator[Progress, None, object]:
         for rows in (results := Results(run)):
             self.done += rows
-            yield Progress(stage, self.done, self.total)
+            yield self.progress(stage)
         return results.value
 
 

@@ -1,6 +1,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from emerdiff.attention import recorded_layers
 from emerdiff.hooks import layer, record
 from emerdiff.inversion import invert, sampling_steps
 from emerdiff.layers import find_layers
+from emerdiff.masks import response
 from emerdiff.modulation import replay
 from emerdiff.published import Published
 
@@ -279,7 +281,7 @@ def test_features_are_read_at_their_timestep(small, picture, t):
         run = small.stream(picture, quick(feature_timestep=t, feature_draws=2))
         while next(run).stage != "modulating segments":
             pass
-    assert called == [1, 101, 201, 301, *[t] * (1 if t == 1 else 2), 301]
+    assert called == [1, 101, 201, 301, *[t] * (1 if t == 1 else 2)]
 
 
 def test_pictures_are_squashed_only_when_asked(small, picture):
@@ -379,7 +381,7 @@ def test_progress_counts_the_rows_that_the_network_computes(small, picture, draw
     widened = (small.unet.register_forward_hook, lambda _unet, _args, out: rows.__setitem__(-1, len(out.sample)))
     with hooked(*begun), hooked(*widened):
         small(picture, quick(feature_draws=draws, feature_timestep=t_f), progress=events.append, rows_per_batch=4)
-    assert [event.done for event in events] == np.cumsum(rows).tolist()
+    assert list(dict.fromkeys(event.done for event in events)) == np.cumsum(rows).tolist()
     assert {event.total for event in events} == {sum(rows)}
     stages = [event.stage for event in events]
     expected = ["inverting the picture", *["reading features"] * ((draws, t_f) != (1, 1)), "modulating segments"]
@@ -396,7 +398,78 @@ def test_streaming_yields_the_same_progress_and_result_as_calling(small, picture
         except StopIteration as end:
             assert_same(end.value, plain)
             break
-    assert streamed == called
+    assert [(e.stage, e.done, e.total) for e in streamed] == [(e.stage, e.done, e.total) for e in called]
+
+
+def test_sketches_are_naive_until_masks_are_there_and_then_as_in_the_result(small, picture, by_batch):
+    events = []
+    result = small(picture, quick(num_segments=5), rows_per_batch=4, progress=events.append)  # two segments at a time
+    sketches = [event.sketch for event in events if event.sketch]
+    np.testing.assert_array_equal(sketches[0].labels, sketches[0].naive_labels)
+    assert len(sketches) == 3 and not sketches[0].differences.any()
+    for sketch, known in zip(sketches, (0, 2, 4), strict=True):
+        np.testing.assert_array_equal(sketch.coarse_labels, result.coarse_labels)
+        np.testing.assert_array_equal(sketch.responses[:known], result.responses[:known])
+        assert not sketch.responses[known:].any()
+        waiting = sketch.naive_labels >= known
+        np.testing.assert_array_equal(sketch.labels[waiting], sketch.naive_labels[waiting])
+        np.testing.assert_array_equal(sketch.labels[~waiting], sketch.differences.argmax(0)[~waiting])
+    assert (sketches[2].labels != sketches[2].naive_labels).any()
+    assert_same(result, by_batch[4])
+
+
+# --- Reading once, and again only what is no longer so
+
+
+READ_AGAIN = [
+    ({"strength": 3.0, "smoothing": 2.0, "num_segments": 3, "two_sided": False, "shared_rows": True}, 0),
+    ({"modulation_timestep": 201}, 3),
+    ({"feature_timestep": 50}, 2),
+    ({"attention_injection": False}, 4),
+    ({"seed": 7}, 4 + 1),
+    ({"image_area": 96 * 96}, 4 + 1),
+]
+
+
+@pytest.mark.parametrize("changes, rows", READ_AGAIN, ids=lambda v: "-".join(v) if isinstance(v, dict) else "")
+def test_only_what_the_settings_change_is_read_again_and_the_result_is_that_of_a_new_run(small, picture, changes, rows):
+    settings = quick(feature_draws=2)
+    first = value_of(small.read(picture, settings))
+    changed, computed = replace(settings, **changes), []
+    with hooked(small.unet.register_forward_pre_hook, lambda _unet, args: computed.append(len(args[0]))):
+        reading = value_of(small.read(picture, changed, previous=first))
+    assert sum(computed) == rows
+    assert_same(value_of(small.segment(reading)), small(picture, changed))
+
+
+def test_a_reading_of_another_picture_is_not_used(small, picture):
+    first = value_of(small.read(picture.rotate(180), quick()))
+    reading = value_of(small.read(picture, quick(), previous=first))
+    assert_same(value_of(small.segment(reading)), small(picture, quick()))
+
+
+def test_a_probe_of_a_segments_cells_is_what_a_run_compares(small, picture):
+    reading = value_of(small.read(picture, quick()))
+    result = value_of(small.segment(reading))
+    for i in range(4):
+        cells = 10.0 * (result.coarse_labels == i)
+        minus, plus = torch.from_numpy(value_of(small.probe(reading, np.stack([-cells, cells])))).permute(0, 3, 1, 2)
+        own = response(minus[None], plus[None], reading.settings.smoothing)[0] / 127.5
+        np.testing.assert_allclose(own, result.responses[i], rtol=2e-3, atol=2e-3)  # kept in half precision
+
+
+def test_a_probe_of_nothing_is_the_picture_as_the_autoencoder_has_it(small, picture):
+    reading = value_of(small.read(picture, quick()))
+    painted = value_of(small.probe(reading, np.zeros((1, 8, 16))))
+    expected = small._decode(reading.x_0)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(painted[0] / 127.5 - 1, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("offsets", [np.zeros((1, 16, 8)), np.zeros((8, 16)), np.full((1, 8, 16), np.nan)])
+def test_a_probe_that_does_not_fit_the_grid_is_refused(small, picture, offsets):
+    reading = value_of(small.read(picture, quick()))
+    with pytest.raises(ValueError, match="finite numbers, 8 rows of 16"):
+        value_of(small.probe(reading, offsets))
 
 
 # --- Leaving the network as it was
