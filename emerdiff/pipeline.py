@@ -28,6 +28,7 @@ from .settings import PRESETS, Settings
 MOST_ROWS = {"cpu": 16, "cuda": 64, "mps": 16}  # of one U-Net call: more gain nothing
 MOST_BYTES = 2 * 2**30  # off CUDA: 9 rows of Stable Diffusion in bfloat16, 10 s that who stops a run has to wait
 MODULATING = "modulating segments"
+MOST_SHARED = 6  # rows that regions share, as a rule
 ACTIVATIONS_PER_ROW = 60  # memory of one more row, in feature maps of the first level; measured 25 to 45
 
 
@@ -304,6 +305,12 @@ class EmerDiffPipeline(DiffusionPipeline):
         )
         self.maybe_free_model_hooks()
         return (torch.cat([picture.cpu() for picture in painted]).permute(0, 2, 3, 1).numpy() + 1) * 127.5
+
+    def rows(self, settings: Settings) -> int:
+        """U-Net rows of a run; where segments share rows, about, as their number is known only later."""
+        settings, steps, _ = self._fit(settings)
+        count = min(settings.num_segments, MOST_SHARED) if settings.shared_rows else settings.num_segments
+        return _rows_to_read(settings, steps) + _rows_of(settings, steps, count)
 
     def features(self, image: Picture, settings: Settings | None = None) -> np.ndarray:
         """The features alone that a run with these settings would cluster: (h, w, c) float32."""

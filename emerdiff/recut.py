@@ -76,5 +76,5 @@ def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
         naive_labels=upsample_naive(coarse, k, (height, width)),
         confidence=confidence,
         settings=replace(fine.settings, num_segments=k),
-        notes=(*fine.notes, f"Cut from {len(groups)} segments by adding their responses."),
+        notes=fine.notes if k == len(groups) else (*fine.notes, f"Cut from {len(groups)} segments by adding their responses."),
     )

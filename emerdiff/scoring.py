@@ -73,9 +73,19 @@ def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int, *, 
 
 def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
     """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
-    overlap = np.zeros((labels.max() + 1, reference.max() + 1), np.int64)
-    np.add.at(overlap, (labels, reference), 1)
-    return float(overlap[linear_sum_assignment(overlap, maximize=True)].sum() / labels.size)
+    shared = _shared(labels, reference, max(labels.max(), reference.max()) + 1)
+    return float(shared[linear_sum_assignment(shared, maximize=True)].sum() / labels.size)
+
+
+def match(labels: np.ndarray, reference: np.ndarray, num_segments: int) -> np.ndarray:
+    """(k,): the segment of `reference` that goes with each of `labels`, one to one, so that most pixels are equal."""
+    return linear_sum_assignment(_shared(labels, reference, num_segments), maximize=True)[1]
+
+
+def _shared(labels: np.ndarray, reference: np.ndarray, num_segments: int) -> np.ndarray:
+    shared = np.zeros((num_segments, num_segments), np.int64)
+    np.add.at(shared, (labels, reference), 1)
+    return shared
 
 
 def outcome(counts: np.ndarray, assigned: np.ndarray) -> np.ndarray:

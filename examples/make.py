@@ -1,8 +1,8 @@
 """Draw the example scenes, segment them, and store what the page shows of them: `python examples/make.py`.
 
-For each example: NAME.jpg, its NAME_truth.png (classes), and NAME_labels.png, NAME_naive.png and NAME_coarse.png
-(segments), all as indexed pictures; examples.json holds the settings and segments. Also draws figure.png for the
-README. Run it again whenever the weights, the scenes or the method change.
+They are run as the page runs them, in many segments that are cut to fewer. For each: NAME.jpg, its NAME_truth.png
+(classes), and NAME_labels.png, NAME_naive.png and NAME_coarse.png (segments), all as indexed pictures; examples.json
+holds the settings and segments. Also draws figure.png for the README. Run it again whenever the weights, the scenes or the method change.
 """
 
 import json
@@ -21,8 +21,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # run from a clone, not installed
 
 import emerdiff
-from emerdiff.drawing import indexed_png, overlay
+from emerdiff.drawing import indexed_png, overlay, palette
 from emerdiff.miniature.scenes import CLASSES, draw_scene
+from explorer.session import FINE
 
 SIDE = 512  # pixels of the stored pictures
 SCENES = (  # name, title, kind of scene, seed, k
@@ -43,7 +44,7 @@ def main() -> None:
     for name, title, kind, seed, k in SCENES:
         scene = draw_scene(seed, SIDE, kind)
         Image.fromarray(scene.image).save(HERE / f"{name}.jpg", quality=90)
-        result = pipe(HERE / f"{name}.jpg", pipe.settings(num_segments=k))
+        result = emerdiff.recut(pipe(HERE / f"{name}.jpg", pipe.settings(num_segments=FINE)), k)
         naive = result.naive_labels_at((SIDE, SIDE))
         labels = result.labels_at_original_size
         for what, values, count in (
@@ -52,7 +53,7 @@ def main() -> None:
             ("naive", naive, k),
             ("coarse", result.coarse_labels, k),
         ):
-            indexed_png(values, count).save(HERE / f"{name}_{what}.png", optimize=True)
+            indexed_png(values, palette(count)).save(HERE / f"{name}_{what}.png", optimize=True)
         entries.append(
             {
                 "name": name,
@@ -60,6 +61,7 @@ def main() -> None:
                 "seed": seed,
                 "kind": kind,
                 "caption": scene.caption,
+                "k": k,
                 "summary": result.summary(),
             }
         )
@@ -75,8 +77,8 @@ def figure(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> None:
     for column, (image, naive, labels, k) in enumerate(rows):
         pictures = (
             ("Picture", image),
-            ("Naive upsampling", overlay(image, naive, k)),
-            ("EmerDiff", overlay(image, labels, k)),
+            ("Naive upsampling", overlay(image, naive, palette(k))),
+            ("EmerDiff", overlay(image, labels, palette(k))),
         )
         for axis, (title, picture) in zip(axes[:, column], pictures, strict=True):
             axis.imshow(picture)

@@ -1,0 +1,158 @@
+"""The pictures that the page offers, and their results: stored ones to open with, full ones to explore.
+
+A full result is computed once, at the first use, and kept in a folder; its file's name is a digest of all that it
+comes from, so that other weights, code or settings make another.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import emerdiff
+from emerdiff.loading import MINIATURE, fast_dtype
+from emerdiff.masks import label, upsample_naive
+from emerdiff.miniature import WEIGHTS
+from emerdiff.picture import open_picture
+
+from .runs import MODELS, find, shown
+from .session import FINE, Found
+
+FOLDER = Path(__file__).parents[1] / "examples"
+CACHE = Path(os.environ.get("EMERDIFF_CACHE", Path(tempfile.gettempdir()) / f"emerdiff-{os.getuid()}"))
+PHOTOGRAPHS = (("china", "Summer palace", 12), ("flower", "Flower", 8))  # name, title, k: they come with scikit-learn
+
+_computing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Example:
+    name: str
+    title: str
+    picture: Path
+    k: int
+    truth: Path | None = None
+    """Its classes, an indexed PNG."""
+    summary: dict | None = None
+    """Of the stored result, if there is one."""
+
+    @property
+    def settings(self) -> emerdiff.Settings:
+        return emerdiff.Settings(**self.summary["settings"]) if self.summary else emerdiff.Settings()
+
+
+@lru_cache(maxsize=1)
+def examples() -> tuple[Example, ...]:
+    """Drawn scenes, see examples/make.py, and two photographs."""
+    drawn = [
+        Example(
+            entry["name"],
+            entry["title"],
+            FOLDER / f"{entry['name']}.jpg",
+            entry["k"],
+            FOLDER / f"{entry['name']}_truth.png",
+            entry["summary"],
+        )
+        for entry in json.loads((FOLDER / "examples.json").read_text())
+    ]
+    folder = Path(tempfile.mkdtemp(prefix="emerdiff_"))
+    for name, _, _ in PHOTOGRAPHS:
+        (folder / f"{name}.jpg").write_bytes((files("sklearn.datasets.images") / f"{name}.jpg").read_bytes())
+    return (*drawn, *(Example(name, title, folder / f"{name}.jpg", k) for name, title, k in PHOTOGRAPHS))
+
+
+def full(example: Example) -> Generator[emerdiff.Progress, None, Found]:
+    """The example in `FINE` segments, from the folder or by a run; yields the run's progress."""
+    source, values = example.picture, {"num_segments": FINE}
+    model = next(label for label, name in MODELS.items() if name == MINIATURE)
+    file = CACHE / f"{example.name}-{_digest(example)}.npz"
+    with _computing:  # others wait, and find the file
+        if not file.exists():
+            found = yield from find(source, model, "exact", values)
+            _write(found, file)
+            return found
+    segmentation, seconds = _read(file)
+    return Found(str(source), shown(open_picture(source)), segmentation, "exact", seconds)
+
+
+@lru_cache(maxsize=1)
+def _code() -> bytes:
+    package = Path(emerdiff.__file__).parent
+    digest = hashlib.sha256(str(fast_dtype(torch.device("cpu"))).encode())
+    for path in sorted([*package.glob("*.py"), *(p for p in WEIGHTS.rglob("*") if p.is_file())]):
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def _digest(example: Example) -> str:
+    return hashlib.sha256(_code() + example.picture.read_bytes() + str(FINE).encode()).hexdigest()[:16]
+
+
+def _write(found: Found, file: Path) -> None:
+    result = found.segmentation
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in file.parent.glob(f"{file.name.rsplit('-', 1)[0]}-*"):
+        old.unlink(missing_ok=True)
+    part = file.with_suffix(".part")
+    with part.open("wb") as stream:
+        np.savez(
+            stream,
+            image=result.image,
+            coarse_labels=result.coarse_labels,
+            features=result.features,
+            responses=result.responses,
+            facts=json.dumps(
+                {
+                    "seconds": found.seconds,
+                    "original_size": result.original_size,
+                    "settings": asdict(result.settings),
+                    "model": result.model,
+                    "notes": result.notes,
+                }
+            ),
+        )
+    part.replace(file)
+
+
+def _read(file: Path) -> tuple[emerdiff.Segmentation, float]:
+    with np.load(file, allow_pickle=False) as kept:
+        arrays = {name: kept[name] for name in ("image", "coarse_labels", "features", "responses")}
+        facts = json.loads(str(kept["facts"]))
+    settings = emerdiff.Settings(**facts["settings"])
+    differences = np.linalg.norm(arrays["responses"].astype(np.float32), axis=1)
+    labels, confidence = label(differences)
+    segmentation = emerdiff.Segmentation(
+        **arrays,
+        labels=labels,
+        differences=differences,
+        naive_labels=upsample_naive(arrays["coarse_labels"], settings.num_segments, labels.shape),
+        confidence=confidence,
+        original_size=tuple(facts["original_size"]),
+        settings=settings,
+        model=facts["model"],
+        notes=tuple(facts["notes"]),
+    )
+    return segmentation, facts["seconds"]
+
+
+def stored(example: Example) -> tuple[Image.Image, np.ndarray, np.ndarray, np.ndarray]:
+    """What the page opens with: the picture as it is shown, labels and naive labels at its size, and coarse labels."""
+    parts = (np.asarray(Image.open(FOLDER / f"{example.name}_{what}.png")) for what in ("labels", "naive", "coarse"))
+    return shown(open_picture(example.picture)), *parts
+
+
+def warm() -> None:
+    """Compute all full results that are not there yet."""
+    for example in examples():
+        for _ in full(example):
+            pass

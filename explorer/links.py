@@ -1,0 +1,127 @@
+"""Links that restore a view: what is on the page, as a URL's query, and pictures kept for a while to be linked to.
+
+All that comes from a query is checked: nothing of it is a path, and what is not as it should be is refused.
+"""
+
+import hashlib
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.parse import urlencode
+
+from PIL import Image
+
+import emerdiff
+from emerdiff.settings import PRESETS
+
+from .examples import examples
+from .pictures import VIEWS
+from .runs import MODELS
+from .session import FINE
+
+KEPT_HOURS = 24
+MOST_KEPT = 200  # pictures
+FOLDER = Path(tempfile.gettempdir()) / "emerdiff-linked"
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a link carries. Raises `ValueError` for what the page does not have."""
+
+    model: str
+    """Its name, as in `MODELS`' values."""
+    k: int
+    modulation_timestep: int
+    strength: float
+    feature_timestep: int
+    smoothing: float
+    seed: int
+    preset: str = "exact"
+    view: str = VIEWS[0]
+    full: bool = False
+    """Whether k is a run of its own rather than a cut."""
+    example: str | None = None
+    picture: str | None = None
+    """The key of a kept picture."""
+
+    def __post_init__(self) -> None:
+        emerdiff.Settings(
+            modulation_timestep=self.modulation_timestep,
+            strength=self.strength,
+            feature_timestep=self.feature_timestep,
+            smoothing=self.smoothing,
+            seed=self.seed,
+        )
+        if not 2 <= self.k <= FINE:
+            raise ValueError(f"k must be from 2 to {FINE}, not {self.k}")
+        allowed = {
+            "model": MODELS.values(),
+            "preset": PRESETS,
+            "view": VIEWS,
+            "example": [None, *(e.name for e in examples())],
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"there is no {name} {getattr(self, name)!r:.60}")
+        if (self.example is None) == (self.picture is None):
+            raise ValueError("a link is to an example or to a picture")
+        if self.picture is not None and not re.fullmatch(r"[0-9a-f]{32}", self.picture):
+            raise ValueError("this is not the key of a picture")
+
+    @property
+    def query(self) -> str:
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return urlencode({name: f"{value:g}" if isinstance(value, float) else value for name, value in values if value})
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str]) -> "Link | None":
+        """The link of a query; None where it has none of the names, `ValueError` where it is not one."""
+        known = {f.name: f for f in fields(cls) if f.name in query}
+        if not known:
+            return None
+        values = {}
+        for name, f in known.items():
+            try:
+                values[name] = f.type(query[name]) if f.type in (int, float) else query[name]
+            except ValueError:
+                raise ValueError(f"{name} must be a number, not {query[name]!r:.60}") from None
+        if "full" in values:
+            values["full"] = values["full"] == "True"
+        missing = [name for name in ("model", "k") if name not in values]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+        return cls(**values)
+
+
+def keep(picture: Image.Image) -> str:
+    """Keep a picture to be linked to, for `KEPT_HOURS` on this server; returns its key."""
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    key = hashlib.sha256(str(picture.size).encode() + picture.tobytes()).hexdigest()[:32]
+    file = FOLDER / f"{key}.png"
+    if not file.exists():
+        part = file.with_suffix(".part")
+        picture.save(part, "PNG", compress_level=1)
+        part.replace(file)
+    file.touch()
+    by_age = sorted(FOLDER.glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[MOST_KEPT:]:
+        old.unlink(missing_ok=True)
+    for other in by_age[:MOST_KEPT]:
+        if _expired(other):
+            other.unlink(missing_ok=True)
+    return key
+
+
+def kept(key: str) -> Path:
+    """The file of a kept picture; `ValueError` where it is no longer there."""
+    file = FOLDER / f"{key}.png"
+    if not file.exists() or _expired(file):
+        raise ValueError(f"the picture of this link is no longer here: pictures are kept for {KEPT_HOURS} hours")
+    return file
+
+
+def _expired(file: Path) -> bool:
+    return time.time() - file.stat().st_mtime > KEPT_HOURS * 3600

@@ -1,0 +1,211 @@
+"""A session as pictures, a table and words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+import emerdiff
+from emerdiff.drawing import overlay, palette
+from emerdiff.exporting import Legend
+from emerdiff.masks import upsample_nearest
+from emerdiff.scoring import TOLERANCES, accuracy, boundary_f, hungarian, majority, miou, tabulate
+
+from .runs import MODELS
+from .session import FINE, Session
+
+VIEWS = ("slider", "side by side", "masks", "confidence", "coarse map", "picture")
+FIGURE_KS = (5, 10, 15, 20, 30)
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """What the comparing views are drawn from, all (H, W) of the picture as it is shown."""
+
+    shown: Image.Image
+    labels: np.ndarray
+    naive_labels: np.ndarray
+    coarse_labels: np.ndarray
+    """(h, w), of the grid."""
+    legend: Legend
+    confidence: np.ndarray | None = None
+    """(H, W) as the network saw the picture."""
+
+
+def layers(session: Session) -> Layers:
+    result = session.segmentation
+    return Layers(
+        session.found.shown,
+        session.labels,
+        session.naive_labels,
+        result.coarse_labels,
+        session.legend,
+        result.confidence,
+    )
+
+
+def sketched(sketch: emerdiff.Segmentation, shown: Image.Image, k: int) -> Layers:
+    """Of a run that goes on: what it has found so far, cut to `k`."""
+    groups = emerdiff.cuts(sketch)[k]
+    labels, naive = (upsample_nearest(groups[part], shown.size[::-1]) for part in (sketch.labels, sketch.naive_labels))
+    return Layers(shown, labels, naive, groups[sketch.coarse_labels], unnamed(k), sketch.confidence)
+
+
+def unnamed(k: int) -> Legend:
+    return Legend(tuple(f"Segment {i}" for i in range(k)), palette(k))
+
+
+def views(of: Layers, view: str, opacity: float, outlines: bool) -> list[np.ndarray]:
+    """The pictures of a view of `VIEWS`: two to compare, or one."""
+    image, legend = np.asarray(of.shown), of.legend
+    if view == "picture":
+        return [image]
+    if view == "coarse map":
+        return [legend.colours[upsample_nearest(of.coarse_labels, image.shape[:2])]]
+    if view == "confidence" and of.confidence is not None:
+        return [heat(of.confidence, of.shown.size, most=1)]
+    naive, ours = (
+        overlay(image, labels, legend.colours, opacity * legend.visible, outlines=outlines)
+        for labels in (of.naive_labels, of.labels)
+    )
+    return [ours] if view in ("masks", "confidence") else [naive, ours]
+
+
+def heat(values: np.ndarray, size: tuple[int, int], most: float | None = None) -> np.ndarray:
+    """Values (H, W) >= 0 as colours at `size` (width, height); the brightest is `most`, or their largest."""
+    values = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    scaled = (values / max(most or values.max(), 1e-6)).clip(0, 1)
+    return (matplotlib.colormaps["magma"](scaled)[..., :3] * 255).round().astype(np.uint8)
+
+
+def cells(session: Session, chosen: np.ndarray, sign: int = 1) -> np.ndarray:
+    """The picture with the low-resolution grid, and its `chosen` (h, w) cells in orange (pushed up) or blue."""
+    picture = np.asarray(session.found.shown).astype(np.float32)
+    height, width = picture.shape[:2]
+    inside = upsample_nearest(chosen, (height, width))
+    tint = palette(2)[1 if sign > 0 else 0]
+    picture[inside] = 0.35 * picture[inside] + 0.65 * tint
+    for axis, count in enumerate(chosen.shape):
+        lines = (np.arange(1, count) * picture.shape[axis]) // count
+        index = (lines,) if axis == 0 else (slice(None), lines)
+        picture[index] = 0.6 * picture[index] + 0.4 * 255
+    return picture.round().astype(np.uint8)
+
+
+def painted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) that the network painted, at `size` (width, height)."""
+    whole = Image.fromarray(picture.clip(0, 255).round().astype(np.uint8))
+    return np.asarray(whole.resize(size, Image.Resampling.BICUBIC))
+
+
+def table(session: Session) -> list[list]:
+    """A row for each segment: id, name, share of the pixels, by naive upsampling, cells, confidence, hidden."""
+    rows = []
+    for i, part, name in zip(
+        session.ids, session.segmentation.summary()["segments"], session.legend.names, strict=True
+    ):
+        sure = part["mean_confidence"]
+        rows.append(
+            [
+                i,
+                name,
+                f"{part['share']:.1%}",
+                f"{part['naive_share']:.1%}",
+                part["cells"],
+                "" if sure is None else f"{sure:.0%}",
+                "hidden" if i in session.edits.hidden else "",
+            ]
+        )
+    return rows
+
+
+def facts(session: Session, ids: Iterable[int]) -> str:
+    """Share, cells and confidence of segments taken together, in words."""
+    chosen = np.isin(session.ids, list(ids))[session.segmentation.labels]
+    coarse = np.isin(session.ids, list(ids))[session.segmentation.coarse_labels]
+    if not coarse.any():
+        return "Choose a segment: click on a picture, on a row of the table, or pick it in the list."
+    names = ", ".join(session.name(i) for i in sorted(ids))
+    sure = session.segmentation.confidence[chosen].mean() if chosen.any() else 0
+    return f"{names}: {chosen.mean():.1%} of the pixels, {coarse.sum()} cells, mean confidence {sure:.0%}."
+
+
+def scores(session: Session, truth: np.ndarray) -> list[list]:
+    """EmerDiff's and naive upsampling's scores against `truth` (H, W) at the original size, 255 for void."""
+    result, size = session.segmentation, truth.shape[::-1]
+    values, truth = np.unique(np.append(truth.ravel(), 255), return_inverse=True)
+    truth = truth[:-1].reshape(size[::-1])
+    truth = np.where(truth == len(values) - 1, 255, truth)
+    if len(values) == 1:
+        raise ValueError("the label picture is void (255) everywhere")
+    rows = []
+    for name, labels in (("EmerDiff", result.labels_at(size)), ("Naive upsampling", result.naive_labels_at(size))):
+        counted = tabulate(labels, truth, result.features, len(values) - 1)
+        best = majority([counted])
+        edges = counted.edges[None, TOLERANCES.index(2)]
+        numbers = (miou(hungarian([counted])), miou(best), accuracy(best), boundary_f(edges))
+        rows.append([name, *(f"{number:.1%}" for number in numbers)])
+    return rows
+
+
+def figure(session: Session) -> Figure:
+    """The paper's figure: the same picture in few and in many segments, all of one run."""
+    whole, most = session.found, len(session.found.cuts) - 1
+    numbers = [k for k in FIGURE_KS if k <= most]
+    image = np.asarray(whole.shown)
+    height, width = image.shape[:2]
+    panel = 2.4
+    plot = Figure(figsize=(panel * (len(numbers) + 1), panel * height / width + 0.35), layout="constrained")
+    axes = plot.subplots(1, len(numbers) + 1)
+    axes[0].imshow(image)
+    axes[0].set_title("picture")
+    for axis, k in zip(axes[1:], numbers, strict=True):
+        cut = Session(whole, k)
+        axis.imshow(overlay(image, cut.labels, palette(FINE)[:k]))
+        axis.set_title(f"k = {k}")
+    for axis in axes:
+        axis.set_axis_off()
+    return plot
+
+
+def words(summary: dict, seconds: float | None = None, segments: int | None = None) -> str:
+    """The result in one line."""
+    s = summary["settings"]
+    found = segments or sum(part["share"] > 0 for part in summary["segments"])
+    took = f" in {duration(seconds)}" if seconds else ""
+    model = next((label for label, name in MODELS.items() if name == summary["model"]), summary["model"])
+    line = (
+        f"**{found} segments**{took}; EmerDiff moves **{summary['differs_from_naive']:.0%}** of the pixels to another "
+        f"segment than naive upsampling. {model}, k = {s['num_segments']}, timestep {s['modulation_timestep']}, "
+        f"strength {s['strength']:g}, features at {s['feature_timestep']}, seed {s['seed']}."
+    )
+    return " ".join([line, *summary["notes"]])
+
+
+def duration(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
+def truth_of(file: str, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 class numbers of a label picture: an indexed or grey PNG, or one colour for each class.
+
+    Raises `ValueError` where it cannot be read, has not the `size` (width, height) of the picture, or has too many.
+    """
+    try:
+        with Image.open(file) as opened:
+            if opened.size != size:
+                found, wanted = ("{} x {}".format(*s) for s in (opened.size, size))
+                raise ValueError(f"the label picture has {found} pixels, but the picture {wanted}")
+            values = np.asarray(opened if opened.mode in ("P", "L", "1") else opened.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("this is not a label picture that can be read: a PNG is") from error
+    if values.ndim == 2:
+        return values.astype(np.uint8)
+    colours = values.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    classes, numbers = np.unique(colours, return_inverse=True)
+    if len(classes) > 255:
+        raise ValueError("the label picture has over 255 colours: one for each class is meant, so no JPEG")
+    return numbers.reshape(colours.shape).astype(np.uint8)

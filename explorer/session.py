@@ -1,0 +1,154 @@
+"""What one visitor has: the network's result in many segments, and how these are cut, merged, named and hidden.
+
+Values that do not change: each action gives a new session. A segment is known by its id, the number that it has in
+every cut (see `emerdiff.cuts`), so that names and colours stay when k moves.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+import emerdiff
+from emerdiff.drawing import palette
+from emerdiff.exporting import Legend
+from emerdiff.scoring import match
+
+FINE = 30  # segments of a run, from which all k up to this are cut
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A finished run."""
+
+    source: str
+    """The picture's file."""
+    shown: Image.Image
+    """The picture at the size at which it is shown."""
+    segmentation: emerdiff.Segmentation
+    """In `FINE` segments, or those that were asked for."""
+    preset: str
+    seconds: float
+    reading: emerdiff.Reading | None = None
+    """Kept where memory allows, so that what the next run needs of it is not computed again."""
+
+    @cached_property
+    def cuts(self) -> np.ndarray:
+        return emerdiff.cuts(self.segmentation)
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What a visitor did to the segments, by their ids."""
+
+    merged: tuple[frozenset[int], ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+    hidden: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What is shown: the result cut to `k` segments, with the edits."""
+
+    found: Found
+    k: int
+    edits: Edits = Edits()
+    before: tuple[Edits, ...] = ()
+    """Earlier edits, the last one last."""
+    exact: emerdiff.Segmentation | None = None
+    """A full run at this k, shown in place of the cut."""
+
+    @cached_property
+    def _base(self) -> emerdiff.Segmentation:
+        return self.exact or emerdiff.merge(self.found.segmentation, self.found.cuts[self.k])
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        groups = np.arange(self.k)
+        for ids in self.edits.merged:
+            together = np.isin(groups, list(ids))
+            groups[together] = groups[together].min(initial=self.k)
+        return groups
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """The id of each segment of `segmentation`."""
+        return tuple(np.unique(self._groups).tolist())
+
+    @cached_property
+    def segmentation(self) -> emerdiff.Segmentation:
+        """What is shown, numbered 0, 1, ... without gaps."""
+        return self._base if len(self.ids) == self.k else emerdiff.merge(self._base, self._groups)
+
+    @cached_property
+    def legend(self) -> Legend:
+        hidden = frozenset(n for n, i in enumerate(self.ids) if i in self.edits.hidden)
+        return Legend(tuple(map(self.name, self.ids)), palette(FINE)[list(self.ids)], hidden)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(H, W) of the picture as it is shown."""
+        return self.segmentation.labels_at(self.found.shown.size)
+
+    @cached_property
+    def naive_labels(self) -> np.ndarray:
+        """(H, W) of the picture as it is shown."""
+        return self.segmentation.naive_labels_at(self.found.shown.size)
+
+    def name(self, i: int) -> str:
+        return self.edits.names.get(i, f"Segment {i}")
+
+    def at(self, x: int, y: int) -> int:
+        """The id of the segment at a pixel of the picture as it is shown."""
+        height, width = self.labels.shape
+        return self.ids[self.labels[min(max(y, 0), height - 1), min(max(x, 0), width - 1)]]
+
+    # What a visitor does
+
+    def cut(self, k: int) -> "Session":
+        """Another number of segments, without the network."""
+        most = len(self.found.cuts) - 1
+        if not 2 <= k <= most:
+            raise ValueError(f"this result can be cut into 2 to {most} segments, not {k}")
+        return replace(self, k=k, exact=None)
+
+    def recomputed(self, exact: emerdiff.Segmentation) -> "Session":
+        """A full run at this k in place of the cut; its segments take the numbers of those they overlap most."""
+        cut = self.cut(self.k)._base
+        return replace(self, exact=emerdiff.merge(exact, match(exact.labels, cut.labels, self.k)))
+
+    def merge(self, ids: Iterable[int]) -> "Session":
+        ids = self._known(ids)
+        if len(ids) < 2:
+            raise ValueError("choose at least two segments to merge")
+        if len(self.ids) - len(ids) < 1:
+            raise ValueError("two segments at least have to be left")
+        return self._edited(merged=(*self.edits.merged, ids))
+
+    def rename(self, ids: Iterable[int], name: str) -> "Session":
+        ids, name = self._known(ids), name.strip()
+        if len(ids) != 1 or not name:
+            raise ValueError("choose one segment, and give it a name")
+        edited = self._edited(names={**self.edits.names, **dict.fromkeys(ids, name)})
+        edited.legend  # noqa: B018  refuses names that are not allowed
+        return edited
+
+    def hide(self, ids: Iterable[int]) -> "Session":
+        """Hide the segments, or show them again if all of them are hidden."""
+        ids = self._known(ids)
+        if not ids:
+            raise ValueError("choose segments to hide or show")
+        return self._edited(hidden=self.edits.hidden - ids if ids <= self.edits.hidden else self.edits.hidden | ids)
+
+    def undo(self) -> "Session":
+        if not self.before:
+            raise ValueError("there is nothing to undo")
+        return replace(self, edits=self.before[-1], before=self.before[:-1])
+
+    def _known(self, ids: Iterable[int]) -> frozenset[int]:
+        return frozenset(ids) & frozenset(self.ids)
+
+    def _edited(self, **changes) -> "Session":
+        return replace(self, edits=replace(self.edits, **changes), before=(*self.before, self.edits))
