@@ -10,11 +10,12 @@ import importlib.util
 import logging
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import torch
+from PIL import Image
 
 import emerdiff
 from emerdiff.batches import Results
@@ -201,7 +203,7 @@ def estimated(model: str, preset: str, *values) -> str:
 
 def compared(of: pictures.Layers, view: str, opacity: float, outlines: bool) -> tuple:
     """Slider, left and right picture."""
-    drawn = pictures.views(of, view, opacity, outlines)
+    drawn = [_png(picture) for picture in pictures.views(of, view, opacity, outlines)]
     if view == "slider":
         return gr.update(value=tuple(drawn), visible=True), gr.update(visible=False), gr.update(visible=False)
     left, right = (*drawn, None)[:2]
@@ -425,7 +427,21 @@ def probe(session, text, strength):
 
 
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="emerdiff_"))  # in the cache that gradio empties
+    """A new folder for files that an event returns: gradio copies them, and old ones are swept away here."""
+    base = Path(tempfile.gettempdir()) / f"emerdiff-out-{os.getpid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    for old in base.iterdir():
+        with suppress(FileNotFoundError):  # another visitor's event sweeps too
+            if time.time() - old.stat().st_mtime > 600:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=base))
+
+
+def _png(picture: np.ndarray) -> str:
+    """A file of the picture: gradio's own compression takes five times as long, for files a tenth smaller."""
+    path = _folder() / "picture.png"
+    Image.fromarray(picture).save(path, compress_level=1)
+    return str(path)
 
 
 @plainly
@@ -677,6 +693,7 @@ def create_demo() -> gr.Blocks:
                 k = gr.Slider(
                     2, FINE, k0, step=1, label="Segments (k)", info="Moves at once: nothing is computed again."
                 )
+                exactly = gr.Button("Recompute exactly at this k", size="sm")
                 preset = gr.Radio([(name.capitalize(), name) for name in PRESETS], value=preset0, label="Quality")
                 timestep = gr.Slider(
                     1, 981, values0[0], step=20, label="Timestep",
@@ -696,7 +713,10 @@ def create_demo() -> gr.Blocks:
                 status = gr.HTML("", elem_id="status")
             with gr.Column(scale=3, min_width=320):
                 words = gr.Markdown(words0, elem_id="summary")
-                view = gr.Radio([(name.capitalize(), name) for name in VIEWS], value=VIEWS[0], label="View")
+                view = gr.Radio(
+                    [(name.capitalize(), name) for name in VIEWS], value=VIEWS[0], label="View", show_label=False,
+                    container=False,
+                )  # fmt: skip
                 slider = gr.ImageSlider(
                     tuple(pair0), format="png", label="Naive upsampling (left) | EmerDiff (right)", max_height=640
                 )
@@ -706,14 +726,13 @@ def create_demo() -> gr.Blocks:
                 with gr.Row():
                     opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity", scale=3)
                     outlines = gr.Checkbox(True, label="Outlines", scale=1, min_width=110)
-                    exactly = gr.Button("Recompute exactly at this k", size="sm", scale=2, min_width=180)
         with gr.Tabs():
             with gr.Tab("Segments"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     table = gr.Dataframe(
-                        headers=["id", "name", "share", "naive", "cells", "confidence", ""], interactive=False,
-                        label="Segments (click to choose)", max_height=420, column_widths=[50, 130, 70, 70, 60, 90, 70],
-                        elem_id="segments",
+                        headers=["", "id", "name", "share", "naive", "cells", "sure", "shown"], interactive=False,
+                        datatype=["html", *["str"] * 7], label="Segments (click to choose)", max_height=420,
+                        column_widths=[36, 40, 120, 64, 64, 54, 60, 70], elem_id="segments",
                     )  # fmt: skip
                 with gr.Column(scale=3, min_width=320):
                     chosen = gr.Dropdown([], value=[], multiselect=True, label="Chosen segments")

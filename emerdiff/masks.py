@@ -1,6 +1,7 @@
 """From modulated latents to pixel labels (paper, section 3.3), and the naive baseline."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -43,12 +44,17 @@ def label(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def label_at(differences: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Labels (height, width) at another `size` (width, height): each difference map is resized, then compared."""
-    labels = np.zeros(size[::-1], np.int32)
-    best = np.full(size[::-1], -np.inf, np.float32)
-    for i, d in enumerate(differences):
-        resized = np.asarray(Image.fromarray(d).resize(size, Image.Resampling.BILINEAR))
-        np.copyto(labels, i, where=resized > best)
-        np.maximum(best, resized, out=best)
+    return _largest(np.asarray(Image.fromarray(d).resize(size, Image.Resampling.BILINEAR)) for d in differences)
+
+
+def _largest(maps: Iterable[np.ndarray]) -> np.ndarray:
+    """(H, W) int32: which of the maps is the largest, the first of equals; one after another, as that is faster."""
+    maps = iter(maps)
+    best = np.array(next(maps))
+    labels = np.zeros(best.shape, np.int32)
+    for i, values in enumerate(maps, 1):
+        np.copyto(labels, i, where=values > best)
+        np.maximum(best, values, out=best)
     return labels
 
 
@@ -60,4 +66,4 @@ def upsample_nearest(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def upsample_naive(coarse_labels: np.ndarray, num_segments: int, size: tuple[int, int]) -> np.ndarray:
     """The paper's baseline: one-hot labels (h, w), bilinear to (H, W) = `size`, argmax; int32."""
     one_hot = F.one_hot(torch.from_numpy(coarse_labels).long(), num_segments).permute(2, 0, 1)[None].float()
-    return F.interpolate(one_hot, size=size, mode="bilinear")[0].argmax(0).numpy().astype(np.int32)
+    return _largest(F.interpolate(one_hot, size=size, mode="bilinear")[0].numpy())

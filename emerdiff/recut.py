@@ -61,20 +61,27 @@ def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
     if len(groups) != len(fine.responses):
         raise ValueError(f"groups must have a number for each of {len(fine.responses)} segments, not {len(groups)}")
     k, height, width = len(values), *fine.labels.shape
-    responses = np.zeros((k, 3, height, width), np.float32)
-    for group, response in zip(groups, fine.responses, strict=True):
-        responses[group] += response
-    differences = np.sqrt(np.einsum("kchw,kchw->khw", responses, responses))
+    responses = np.empty((k, 3, height, width), np.float16)
+    differences = np.empty((k, height, width), np.float32)
+    for group in range(k):
+        members = np.flatnonzero(groups == group)
+        if len(members) == 1:
+            responses[group], differences[group] = fine.responses[members[0]], fine.differences[members[0]]
+        else:
+            total = fine.responses[members].sum(0, dtype=np.float32)
+            responses[group], differences[group] = total, np.linalg.norm(total, axis=0)
     labels, confidence = label(differences)
     coarse = groups[fine.coarse_labels].astype(np.int32)
     return replace(
         fine,
         labels=labels,
         coarse_labels=coarse,
-        responses=responses.astype(np.float16),
+        responses=responses,
         differences=differences,
         naive_labels=upsample_naive(coarse, k, (height, width)),
         confidence=confidence,
         settings=replace(fine.settings, num_segments=k),
-        notes=fine.notes if k == len(groups) else (*fine.notes, f"Cut from {len(groups)} segments by adding their responses."),
+        notes=fine.notes
+        if k == len(groups)
+        else (*fine.notes, f"Cut from {len(groups)} segments by adding their responses."),
     )

@@ -30,7 +30,7 @@ from .session import FINE, Found
 
 FOLDER = Path(__file__).parents[1] / "examples"
 CACHE = Path(os.environ.get("EMERDIFF_CACHE", Path(tempfile.gettempdir()) / f"emerdiff-{os.getuid()}"))
-PHOTOGRAPHS = (("china", "Summer palace", 12), ("flower", "Flower", 8))  # name, title, k: they come with scikit-learn
+PHOTOGRAPHS = (("china", "Palace", 12), ("flower", "Flower", 8))  # name, title, k: they come with scikit-learn
 
 _computing = threading.Lock()
 
@@ -65,7 +65,7 @@ def examples() -> tuple[Example, ...]:
         )
         for entry in json.loads((FOLDER / "examples.json").read_text())
     ]
-    folder = Path(tempfile.mkdtemp(prefix="emerdiff_"))
+    folder = Path(tempfile.mkdtemp(prefix="emerdiff-photographs-"))
     for name, _, _ in PHOTOGRAPHS:
         (folder / f"{name}.jpg").write_bytes((files("sklearn.datasets.images") / f"{name}.jpg").read_bytes())
     return (*drawn, *(Example(name, title, folder / f"{name}.jpg", k) for name, title, k in PHOTOGRAPHS))
