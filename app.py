@@ -71,11 +71,13 @@ CSS = """
 #status {min-height: 2.6em}
 #status progress {width: 100%; height: .6em; accent-color: #6366f1}
 #examples .grid-wrap {min-height: 0 !important}
-#examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr)) !important}
+#examples .grid-container {grid-template-columns: repeat(10, minmax(0, 1fr)) !important}
 #examples .thumbnail-lg {aspect-ratio: 1}
-@media (max-width: 640px) {#controls {order: 2}}
+@media (max-width: 640px) {
+  #controls {order: 2}
+  #examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr)) !important}
+}
 #examples .caption-label {font-size: .7rem; padding: .1rem .3rem}
-.evidence {height: 240px}
 footer {opacity: .7}
 """
 CLIENT = """from gradio_client import Client, handle_file
@@ -324,12 +326,13 @@ def pick_row(session, chosen, event: gr.SelectData):
 def evidence(session, chosen):
     """What is known of the chosen segments without the network: words, cells and difference map."""
     if session is None or not chosen:
-        return pictures.facts(session, chosen) if session else "", None, None, None, None
+        return (pictures.facts(session, chosen) if session else "", *[gr.update(visible=False)] * 4)
     size, part = session.found.shown.size, np.isin(session.ids, chosen)
     response = session.segmentation.responses[part].astype(np.float32).sum(0)
     cells = part[session.segmentation.coarse_labels]
     difference = pictures.heat(np.linalg.norm(response, axis=0), size)
-    return pictures.facts(session, chosen), pictures.cells(session, cells), difference, None, None
+    shown = (gr.update(value=_png(picture), visible=True) for picture in (pictures.cells(session, cells), difference))
+    return pictures.facts(session, chosen), *shown, *[gr.update(visible=False)] * 2
 
 
 @on_gpu(lambda session, *_: _seconds_of(session, 2))
@@ -343,7 +346,8 @@ def perturbed(session, chosen):
     strength = session.found.segmentation.settings.strength * cells
     work = runs.paint(session.found, np.stack([-strength, strength]))
     painted = yield from followed(work, lambda *progress: (_status(*progress), gr.skip(), gr.skip()))
-    yield "", *(pictures.painted(picture, session.found.shown.size) for picture in painted)
+    size = session.found.shown.size
+    yield "", *(gr.update(value=_png(pictures.painted(picture, size)), visible=True) for picture in painted)
 
 
 def edit(change: Callable) -> Callable:
@@ -680,15 +684,15 @@ def create_demo() -> gr.Blocks:
         session = gr.State(None, time_to_live=3600)
         example = gr.State(0)
         gr.Markdown(INTRO)
+        gallery = gr.Gallery(
+            [(str(e.picture), e.title) for e in examples()], label="Examples", columns=10, height="auto",
+            allow_preview=False, buttons=[], elem_id="examples", object_fit="cover",
+        )  # fmt: skip
         with gr.Row():
             with gr.Column(scale=2, min_width=300, elem_id="controls"):
                 image = Upload(
                     image0, type="filepath", image_mode=None, format="png", sources=["upload", "clipboard"],
                     label="Picture", height=240, buttons=[],
-                )  # fmt: skip
-                gallery = gr.Gallery(
-                    [(str(e.picture), e.title) for e in examples()], label="Examples", columns=5, height="auto",
-                    allow_preview=False, buttons=[], elem_id="examples", object_fit="cover",
                 )  # fmt: skip
                 k = gr.Slider(
                     2, FINE, k0, step=1, label="Segments (k)", info="Moves at once: nothing is computed again."
@@ -730,9 +734,9 @@ def create_demo() -> gr.Blocks:
             with gr.Tab("Segments"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     table = gr.Dataframe(
-                        headers=["", "id", "name", "share", "naive", "cells", "sure", "shown"], interactive=False,
-                        datatype=["html", *["str"] * 7], label="Segments (click to choose)", max_height=420,
-                        column_widths=[36, 40, 120, 64, 64, 54, 60, 70], elem_id="segments",
+                        headers=["", "name", "share", "naive", "cells", "sure"], interactive=False, elem_id="segments",
+                        datatype=["html", *["str"] * 5], label="Segments (click to choose)", max_height=420,
+                        column_widths=["10%", "30%", "15%", "15%", "15%", "15%"],
                     )  # fmt: skip
                 with gr.Column(scale=3, min_width=320):
                     chosen = gr.Dropdown([], value=[], multiselect=True, label="Chosen segments")
@@ -744,11 +748,17 @@ def create_demo() -> gr.Blocks:
                         undo = gr.Button("Undo", size="sm", min_width=80, interactive=False)
                     facts = gr.Markdown("Choose a segment: click on a picture, on a row of the table, or here.")
                     with gr.Row():
-                        cells = _output("Its coarse cells", "The cells of the low-resolution grid that it is made of")
-                        difference = _output("Difference map", "How much its push changes each pixel: bright is much")
+                        cells = _output(
+                            "Its coarse cells", "The cells of the low-resolution grid that it is made of", False
+                        )
+                        difference = _output(
+                            "Difference map", "How much its push changes each pixel: bright is much", False
+                        )
                     with gr.Row():
-                        minus = _output("I⁻: pushed down", "The picture painted again with the segment pushed down")
-                        plus = _output("I⁺: pushed up", "The picture painted again with the segment pushed up")
+                        minus = _output(
+                            "I⁻: pushed down", "The picture painted again with the segment pushed down", False
+                        )
+                        plus = _output("I⁺: pushed up", "The picture painted again with the segment pushed up", False)
                     paint = gr.Button("Paint the two perturbed pictures")
             with gr.Tab("Probe"):
                 gr.Markdown(
@@ -760,7 +770,7 @@ def create_demo() -> gr.Blocks:
                         grid = _output("Click cells", "The picture with the low-resolution grid; type cells below")
                         with gr.Row():
                             width = gr.Radio([1, 3, 5], value=3, label="Brush (cells)", min_width=150)
-                            push = gr.Slider(-50, 50, 10, step=1, label="Push (sign and strength)", min_width=180)
+                            push = gr.Slider(-50, 50, 10, step=1, label="Push (±)", min_width=180)
                         written = gr.Textbox(
                             label="Cells (row,column)", placeholder="7,7 7,8 8,7", lines=2, max_lines=4, max_length=3000
                         )
