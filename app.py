@@ -75,6 +75,9 @@ CSS = """
 #examples .thumbnail-lg {aspect-ratio: 1}
 @media (max-width: 640px) {
   #controls {order: 2}
+  .tabs {max-width: calc(100vw - 2rem); overflow-x: clip}
+  #segments td, #segments th {font-size: .75rem}
+  .table-wrap {max-width: calc(100vw - 4rem)}
   #examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr)) !important}
 }
 #examples .caption-label {font-size: .7rem; padding: .1rem .3rem}
@@ -413,7 +416,7 @@ def cells_of_chosen(session, chosen):
 
 
 @on_gpu(lambda session, *_: _seconds_of(session, 2))
-def probe(session, text, strength):
+def probed(session, text, strength):
     """The picture with the chosen cells pushed, and where it changed."""
     with told():
         session = _needed(session)
@@ -734,9 +737,9 @@ def create_demo() -> gr.Blocks:
             with gr.Tab("Segments"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     table = gr.Dataframe(
-                        headers=["", "name", "share", "naive", "cells", "sure"], interactive=False, elem_id="segments",
-                        datatype=["html", *["str"] * 5], label="Segments (click to choose)", max_height=420,
-                        column_widths=["10%", "30%", "15%", "15%", "15%", "15%"],
+                        headers=["", "name", "share", "naive", "sure"], interactive=False, elem_id="segments",
+                        datatype=["html", *["str"] * 4], label="Segments (click to choose)", max_height=420,
+                        column_widths=["10%", "36%", "18%", "18%", "18%"],
                     )  # fmt: skip
                 with gr.Column(scale=3, min_width=320):
                     chosen = gr.Dropdown([], value=[], multiselect=True, label="Chosen segments")
@@ -810,13 +813,13 @@ def create_demo() -> gr.Blocks:
                         "segment, COCO JSON, labels and confidence as NPZ, and the settings that make it again."
                     )
                     pack = gr.Button("Make the zip")
-                    taken = gr.File(label="Zip", interactive=False)
+                    taken = gr.File(label="Zip", interactive=False, elem_id="zip")
                 with gr.Column(min_width=320):
                     gr.Markdown(
                         "A link that opens this picture with these settings, *k* and view; edits are not in it."
                     )
                     link = gr.Button("Copy link")
-                    url = gr.Textbox(label="Link", interactive=False, buttons=["copy"])
+                    url = gr.Textbox(label="Link", interactive=False, buttons=["copy"], elem_id="link")
                     note = gr.Markdown()
             with gr.Tab("Code"):
                 python = gr.Code(language="python", label="What is shown, in Python", interactive=False)
@@ -841,7 +844,7 @@ def create_demo() -> gr.Blocks:
             choose_example, look, [example, session, truth, *inputs, k, words, *pair], **light
         ).then(explore, [example, k, *look], [status, *shows], **ready)
         painting = paint.click(perturbed, [session, chosen], [status, minus, plus], **heavy)
-        probing = perturb.click(probe, [session, written, push], [status, before, after, change], **heavy)
+        probing = perturb.click(probed, [session, written, push], [status, before, after, change], **heavy)
         work = [opening, running, dropped, exact, exploring, painting, probing]
         for event in work:
             event.failure(lambda: "", None, status, **light)

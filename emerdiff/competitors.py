@@ -6,6 +6,7 @@ labels (H, W) int32 of the picture as the network saw it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -212,5 +213,6 @@ METHODS: Mapping[str, Callable[[EmerDiffPipeline, Segmentation], np.ndarray]] = 
     "colour and place": colour_and_place,
     "SLIC": superpixels,
     "DiffSeg": diffseg,
+    "DiffSeg 0.02": partial(diffseg, threshold=0.02),  # the paper's threshold leaves one segment on the miniature
     "DiffCut": diffcut,
 }

@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -73,8 +73,8 @@ class Link:
 
     @property
     def query(self) -> str:
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return urlencode({name: f"{value:g}" if isinstance(value, float) else value for name, value in values if value})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return urlencode({name: value for name, value in values.items() if value is not None and value is not False})
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Link | None":
@@ -90,8 +90,7 @@ class Link:
                 raise ValueError(f"{name} must be a number, not {query[name]!r:.60}") from None
         if "full" in values:
             values["full"] = values["full"] == "True"
-        missing = [name for name in ("model", "k") if name not in values]
-        if missing:
+        if missing := [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]:
             raise ValueError(f"{missing[0]} is missing")
         return cls(**values)
 

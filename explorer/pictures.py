@@ -102,7 +102,7 @@ def painted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def table(session: Session) -> list[list]:
-    """A row for each segment: colour, name, share of the pixels, by naive upsampling, cells, confidence."""
+    """A row for each segment: colour, name, share of the pixels, by naive upsampling, confidence."""
     rows, legend, parts = [], session.legend, session.segmentation.summary()["segments"]
     for i, part, name, colour in zip(session.ids, parts, legend.names, legend.colours.tolist(), strict=True):
         sure = part["mean_confidence"]
@@ -112,7 +112,6 @@ def table(session: Session) -> list[list]:
                 f"{name} (hidden)" if i in session.edits.hidden else name,
                 f"{part['share']:.1%}",
                 f"{part['naive_share']:.1%}",
-                part["cells"],
                 "" if sure is None else f"{sure:.0%}",
             ]
         )

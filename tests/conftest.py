@@ -75,6 +75,15 @@ def quick(**changes) -> Settings:
     return Settings(**defaults | changes)
 
 
+def value_of(run):
+    """What a generator returns in the end."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            return end.value
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A folder that Stable Diffusion's own pipeline saved."""

@@ -2,11 +2,15 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from conftest import value_of
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -14,6 +18,11 @@ from PIL import Image
 import app
 import emerdiff
 from emerdiff.miniature.scenes import draw_scene
+from explorer import examples as example_store
+from explorer import links
+from explorer.examples import examples, stored
+from explorer.runs import MODELS, pipeline
+from explorer.session import FINE
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -25,17 +34,20 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-MINIATURE = next(iter(app.MODELS))
-QUICK = {"model": MINIATURE, "num_segments": 3, "modulation_timestep": 41, "strength": 10}
-QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42}
+MINIATURE = next(iter(MODELS))
+QUICK = {"model": MINIATURE, "num_segments": 6, "modulation_timestep": 41, "strength": 10}
+QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42, "preset": "exact"}
 
 
 @pytest.fixture(scope="module")
-def url():
+def url(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(example_store, "CACHE", tmp_path_factory.mktemp("cache"))
     demo = app.create_demo()
     _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, theme=app.THEME, css=app.CSS)
     yield address
     demo.close()
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +70,69 @@ def segment(client, picture, **changes):
 
 def expected(picture, **changes):
     settings = {k: v for k, v in (QUICK | changes).items() if k != "model"}
-    pipe = app.pipeline("miniature")
+    pipe = pipeline("miniature")
     return pipe(picture, pipe.settings(**settings))
+
+
+def pixels(file):
+    return np.asarray(Image.open(file))
 
 
 def test_endpoint_returns_the_labels_that_the_package_finds(client, pictures):
     file, summary = segment(client, pictures[0])
     result = expected(pictures[0])
-    assert np.array_equal(np.asarray(Image.open(file)), result.labels_at_original_size)
-    assert summary["settings"]["num_segments"] == 3
+    assert np.array_equal(pixels(file), result.labels_at_original_size)
+    assert summary["settings"]["num_segments"] == 6
     assert summary["original_size"] == [128, 96]
     assert sum(part["share"] for part in summary["segments"]) == pytest.approx(1, abs=1e-3)
 
 
-def test_endpoint_is_the_only_public_one_and_is_documented(client):
+def test_endpoints_are_named_and_documented(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(endpoints) == ["/segment"]
+    assert set(endpoints) == {"/segment", "/rescale_k", "/probe", "/export"}
     names = [parameter["parameter_name"] for parameter in endpoints["/segment"]["parameters"]]
     assert names == ["image", *QUICK]
-    assert "label PNG" in endpoints["/segment"]["description"]
+    for endpoint, said in {
+        "/segment": "label PNG",
+        "/rescale_k": "without the network",
+        "/probe": "row,column",
+        "/export": "COCO",
+    }.items():
+        assert said in endpoints[endpoint]["description"]
+
+
+def test_a_result_is_rescaled_probed_and_exported_by_the_client_that_asked_for_it(url, pictures):
+    client = Client(url, verbose=False)
+    for name, arguments in (("/rescale_k", [3]), ("/probe", ["1,1", 10]), ("/export", [])):
+        with pytest.raises(AppError, match="call /segment first"):
+            client.predict(*arguments, api_name=name)
+    segment(client, pictures[0])
+    result = expected(pictures[0])
+    file, summary = client.predict(3, api_name="/rescale_k")
+    assert np.array_equal(pixels(file), emerdiff.recut(result, 3).labels_at_original_size)
+    assert summary["settings"]["num_segments"] == 3
+    with pytest.raises(AppError, match="2 to 6 segments, not 7"):
+        client.predict(7, api_name="/rescale_k")
+
+    before, after = (pixels(file) for file in client.predict("3,4 3,5", 20, api_name="/probe"))
+    assert before.shape == after.shape == result.image.shape
+    pipe = pipeline("miniature")
+    reading = value_of(pipe.read(pictures[0], result.settings))
+    offsets = np.zeros((2, *result.coarse_labels.shape))
+    offsets[1, 3, 4:6] = 20
+    for picture, painted in zip((before, after), value_of(pipe.probe(reading, offsets)), strict=True):
+        assert np.abs(picture - painted.clip(0, 255)).max() <= 1
+    assert (before != after).any()
+
+    with ZipFile(client.predict(api_name="/export")) as archive:
+        assert np.array_equal(pixels(archive.open("labels.png")), emerdiff.recut(result, 3).labels_at_original_size)
+
+
+@pytest.mark.parametrize("cells", ["20,1", "1", "a,b", "1,2,3", "-1,0"])
+def test_cells_that_there_are_not_get_a_sentence(client, pictures, cells):
+    segment(client, pictures[0])
+    with pytest.raises(AppError, match="cells are written as row,column|Cells are written as row,column"):
+        client.predict(cells, 10, api_name="/probe")
 
 
 def test_a_timestep_off_the_grid_is_snapped_and_said(client, pictures):
@@ -92,7 +148,7 @@ def test_a_timestep_off_the_grid_is_snapped_and_said(client, pictures):
         ({"strength": -3}, "minimum value 0"),
         ({"strength": float("nan")}, "strength must be a number|not JSON compliant"),
         ({"seed": -1}, "minimum value 0"),
-        ({"seed": None}, "seed must be a whole number from 0"),
+        ({"seed": None}, "[Ss]eed must be a whole number from 0"),
         ({"model": "../../etc/passwd"}, "not in the list of choices"),
     ],
 )
@@ -109,22 +165,71 @@ def test_bad_pictures_get_a_sentence_and_the_server_goes_on(client, pictures, tm
     for path, said in ((broken, "damaged|cannot be read"), (tiny, "at least 64"), (text, "not a picture")):
         with pytest.raises(AppError, match=said):
             segment(client, path)
-    assert segment(client, pictures[0])[1]["settings"]["num_segments"] == 3
+    assert segment(client, pictures[0])[1]["settings"]["num_segments"] == 6
 
 
-def test_two_visitors_get_their_own_results(url, pictures):
-    with ThreadPoolExecutor(2) as pool:
-        files = list(pool.map(lambda picture: segment(Client(url, verbose=False), picture)[0], pictures))
-    for file, picture in zip(files, pictures, strict=True):
-        assert np.array_equal(np.asarray(Image.open(file)), expected(picture).labels_at_original_size)
+def test_two_hundred_bad_requests_in_a_row_leave_the_server_serving(client, pictures):
+    for _ in range(200):
+        with pytest.raises(AppError, match="not a|cells|Cells|call /segment|Strength|strength"):
+            client.predict("nonsense", 10, api_name="/probe")
+    assert segment(client, pictures[0])[1]["settings"]["num_segments"] == 6
+
+
+def test_a_file_of_the_server_cannot_be_had_by_naming_it(url):
+    """What is not an upload of a visitor is no input, and nothing but the page's own files is served."""
+    stolen = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    asked = httpx.post(f"{url}gradio_api/call/segment", json={"data": [stolen, *QUICK.values()]}, timeout=30)
+    events = httpx.get(f"{url}gradio_api/call/segment/{asked.json()['event_id']}", timeout=60).text
+    assert "event: error" in events and "root:" not in events
+    assert httpx.get(f"{url}gradio_api/file=/etc/passwd", timeout=30).status_code in (403, 404)
+    linked = httpx.get(f"{url}gradio_api/file={links.FOLDER}/x.png", timeout=30)
+    assert linked.status_code in (403, 404)
+
+
+def test_visitors_at_once_get_their_own_results(url, pictures):
+    def visit(picture):
+        client = Client(url, verbose=False)
+        segment(client, picture)
+        return client.predict(4, api_name="/rescale_k")[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(visit, [*pictures, *pictures]))
+    for file, picture in zip(files, [*pictures, *pictures], strict=True):
+        assert np.array_equal(pixels(file), emerdiff.recut(expected(picture), 4).labels_at_original_size)
 
 
 def test_stored_examples_are_what_the_method_finds():
-    image, _, *values = app.example_inputs(0)
+    example = examples()[0]
     pipe = emerdiff.load(dtype=torch.float32)
-    result = pipe(image, pipe.settings(**dict(zip(app.SHOWN_SETTINGS, values, strict=True))))
-    stored = np.asarray(Image.open(app.EXAMPLES / f"{app.examples()[0]['name']}_labels.png"))
-    assert (stored == result.labels_at_original_size).mean() > 0.98  # processors round differently
+    fine = pipe(example.picture, replace(example.settings, num_segments=FINE))
+    _, labels, *_ = stored(example)
+    assert (
+        labels == emerdiff.recut(fine, example.k).labels_at_original_size
+    ).mean() > 0.98  # processors round otherwise
+
+
+def test_a_full_result_is_computed_once_and_again_when_what_it_comes_from_changes(monkeypatch, tmp_path):
+    monkeypatch.setattr(example_store, "CACHE", tmp_path)
+    monkeypatch.setattr(example_store, "FINE", 4)
+    example = replace(examples()[1], picture=tmp_path / "small.png", name="small")
+    Image.fromarray(draw_scene(5, 128).image).save(example.picture)
+    calls = []
+    handle = pipeline("miniature").unet.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        first = value_of(example_store.full(example))
+        ran = len(calls)
+        again = value_of(example_store.full(example))
+        assert ran > 0 and len(calls) == ran
+        for name in ("labels", "naive_labels", "coarse_labels", "features", "responses"):
+            assert np.array_equal(getattr(first.segmentation, name), getattr(again.segmentation, name)) or (
+                name == "labels" and (first.segmentation.labels == again.segmentation.labels).mean() > 0.999
+            )
+        assert again.segmentation.settings == first.segmentation.settings
+        Image.fromarray(draw_scene(6, 128).image).save(example.picture)
+        value_of(example_store.full(example))
+        assert len(calls) == 2 * ran and len(list(tmp_path.glob("small-*.npz"))) == 1
+    finally:
+        handle.remove()
 
 
 # ---------------------------------------------------------------- the page
@@ -144,7 +249,7 @@ def browser():
 def page(browser, url):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.goto(url)
-    page.get_by_role("button", name="Run").wait_for()
+    page.get_by_role("button", name="Run", exact=True).wait_for()
     yield page
     page.close()
 
@@ -155,55 +260,170 @@ def set_slider(page, label: str, value: float) -> None:
     box.press("Tab")
 
 
+def ready(page):
+    """The example can be explored: its segments are in the table."""
+    row(page, "Segment 1").wait_for(timeout=120_000)
+
+
+def row(page, name: str):
+    """The name in the table of segments; the table has a hidden row of its own."""
+    return page.locator("#segments").get_by_text(name, exact=True).filter(visible=True).first
+
+
+def network_calls():
+    calls = []
+    return calls, pipeline("miniature").unet.register_forward_hook(lambda *_: calls.append(time.monotonic()))
+
+
 def test_page_opens_with_a_finished_example(page, tmp_path):
     page.get_by_text("than naive upsampling").wait_for()
     page.wait_for_function("[...document.images].filter(i => i.naturalWidth > 200).length >= 3")
-    assert page.get_by_label("number input for Segments (k)").input_value() == str(app.example_inputs(0)[2])
+    assert page.get_by_label("number input for Segments (k)").input_value() == str(examples()[0].k)
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert len(set(Image.open(tmp_path / "page.png").convert("RGB").resize((64, 64)).getdata())) > 200  # not blank
+
+
+def test_moving_k_shows_other_segments_without_the_network(page):
+    ready(page)
+    calls, handle = network_calls()
+    try:
+        for k in (4, 17):
+            set_slider(page, "Segments (k)", k)
+            page.get_by_text(f"k = {k}, timestep").wait_for()
+        assert not calls
+    finally:
+        handle.remove()
+
+
+def test_a_clicked_segment_shows_its_evidence(page):
+    ready(page)
+    page.get_by_label("Masks", exact=True).click()
+    picture = page.get_by_alt_text("The picture under segments; the table has them too")
+    picture.click(position={"x": 100, "y": 100})
+    page.get_by_text("mean confidence").wait_for()
+    page.get_by_alt_text("How much its push changes each pixel").wait_for()
+    page.get_by_role("button", name="Paint the two perturbed pictures").click()
+    page.get_by_alt_text("The picture painted again with the segment pushed up").wait_for(timeout=120_000)
+
+
+def test_segments_are_renamed_merged_and_hidden_and_that_is_undone(page):
+    ready(page)
+    row(page, "Segment 1").click()
+    page.get_by_label("Name", exact=True).fill("sky <b>&</b>")
+    page.get_by_role("button", name="Rename").click()
+    row(page, "sky <b>&</b>").wait_for()
+    row(page, "Segment 2").click()
+    page.get_by_role("button", name="Merge").click()
+    page.get_by_text(f"{examples()[0].k - 1} segments").wait_for()
+    assert not row(page, "Segment 2").is_visible()
+    page.get_by_text("Undo", exact=True).click()
+    row(page, "Segment 2").wait_for()
+    assert row(page, "sky <b>&</b>").is_visible()
+    page.get_by_role("button", name="Hide or show").click()
+    row(page, "sky <b>&</b> (hidden)").wait_for()
+    page.get_by_text("Undo", exact=True).click()
+    row(page, "sky <b>&</b>").wait_for()
+    page.get_by_text("Undo", exact=True).click()
+    row(page, "Segment 1").wait_for()
+
+
+def test_probing_cells_shows_what_changes(page):
+    ready(page)
+    page.get_by_role("tab", name="Probe").click()
+    page.get_by_alt_text("The picture with the low-resolution grid").click(position={"x": 100, "y": 100})
+    cells = page.get_by_label("Cells (row,column)")
+    page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => /\\d+,\\d+/.test(t.value))")
+    assert len(cells.input_value().split()) == 9
+    page.get_by_role("button", name="Perturb").click()
+    page.get_by_alt_text("How much each pixel changed").wait_for(timeout=120_000)
+
+
+def test_figure_scores_zip_and_code(page):
+    ready(page)
+    page.get_by_role("tab", name="Vary k").click()
+    page.get_by_role("button", name="Draw the figure").click()
+    page.get_by_alt_text("The picture in 5, 10, 15, 20 and 30 segments").wait_for(timeout=60_000)
+    page.get_by_role("tab", name="Score").click()
+    page.get_by_role("button", name="Score", exact=True).click()
+    page.get_by_text("Naive upsampling", exact=True).last.wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Take away").click()
+    page.get_by_role("button", name="Make the zip").click()
+    page.locator("#zip a").first.wait_for(timeout=30_000)
+
+
+def test_a_link_restores_picture_settings_k_and_view(page, browser, url):
+    ready(page)
+    set_slider(page, "Segments (k)", 5)
+    page.get_by_text("k = 5, timestep").wait_for()
+    page.get_by_label("Masks", exact=True).click()
+    page.get_by_role("tab", name="Take away").click()
+    page.get_by_role("button", name="Copy link").click()
+    page.wait_for_function("[...document.querySelectorAll('textarea, input')].some(t => /view=masks/.test(t.value))")
+    link = page.locator("#link textarea, #link input").first.input_value()
+    assert link.startswith(url) and "k=5" in link and "example=house" in link
+    other = browser.new_page()
+    other.goto(link)
+    other.get_by_text("k = 5, timestep").wait_for(timeout=60_000)
+    assert other.get_by_label("number input for Segments (k)").input_value() == "5"
+    assert other.get_by_label("Masks", exact=True).is_checked()
+    other.close()
+
+
+@pytest.mark.parametrize("query", ["?model=../../etc&k=3", "?model=miniature&k=<script>", "?picture=../../etc/passwd"])
+def test_a_link_that_is_none_says_so_and_shows_an_example(browser, url, query):
+    page = browser.new_page()
+    page.goto(url + query)
+    page.get_by_text("cannot be restored").wait_for()
+    ready(page)
+    page.close()
 
 
 def test_run_button_segments_with_the_sliders(page):
     set_slider(page, "Segments (k)", 3)
     set_slider(page, "Timestep", 41)
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("k = 3, timestep 41").wait_for(timeout=120_000)
     assert "U-Net rows" not in page.locator("#status").inner_text()
 
 
-def test_stop_button_stops_the_network(page):
-    calls = []
-    handle = app.pipeline("miniature").unet.register_forward_hook(lambda *_: calls.append(time.monotonic()))
-    try:
-        set_slider(page, "Segments (k)", 40)
-        page.get_by_role("button", name="Run").click()
-        page.get_by_text("U-Net rows").wait_for(timeout=60_000)
-        page.get_by_role("button", name="Stop").click()
-        page.get_by_text("Stopped.").wait_for()
-        time.sleep(3)  # one U-Net call may still have been under way
-        before = len(calls)
-        time.sleep(4)
-        assert before > 0 and len(calls) == before
-    finally:
-        handle.remove()
+def test_stop_button_and_a_closed_tab_stop_the_network(browser, url):
+    for stop in (lambda page: page.get_by_role("button", name="Stop").click(), lambda page: page.close()):
+        page = browser.new_page()
+        page.goto(url)
+        ready(page)
+        set_slider(page, "Timestep", 981)  # the longest run
+        calls, handle = network_calls()
+        try:
+            page.get_by_role("button", name="Run", exact=True).click()
+            page.get_by_text("U-Net rows").wait_for(timeout=60_000)
+            stop(page)
+            time.sleep(4)  # one U-Net call may still have been under way
+            before = len(calls)
+            time.sleep(4)
+            assert before > 0 and len(calls) == before
+        finally:
+            handle.remove()
+            page.close()
 
 
 def test_an_example_is_shown_at_once(page):
     page.locator("#examples button.thumbnail-item").nth(1).click()
-    k = app.example_inputs(1)[2]
+    k = examples()[1].k
     page.get_by_text(f"k = {k}, timestep").wait_for(timeout=10_000)
     page.wait_for_function(f"document.querySelector('[aria-label=\"number input for Segments (k)\"]').value == '{k}'")
 
 
 def test_without_a_picture_the_page_says_what_to_do(page):
+    ready(page)
     page.get_by_label("Remove Image").first.click()
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Choose a picture first").wait_for()
 
 
-def test_page_fits_a_phone(browser, url):
-    page = browser.new_page(viewport={"width": 390, "height": 800})
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_fits_a_phone(browser, url, scheme):
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
     page.goto(url)
-    page.get_by_role("button", name="Run").wait_for()
+    ready(page)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import quick, small_parts
+from conftest import quick, small_parts, value_of
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import ImageOps
@@ -28,15 +28,6 @@ LIKE_QUICK = {"num_segments": 4, "n_init": 1, "steps": 10, "t_m": 301}  # `quick
 @pytest.fixture(scope="module")
 def plain(small, picture):
     return small(picture, quick())
-
-
-def value_of(run):
-    """What a generator returns in the end."""
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value
 
 
 def number_of_hooks(pipe) -> int:

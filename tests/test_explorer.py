@@ -1,0 +1,861 @@
+"""What is behind the page, without it: sessions, links, pictures and runs."""
+
+import io
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import permutations
+from threading import Barrier
+from urllib.parse import parse_qsl, urlencode
+
+import matplotlib
+import numpy as np
+import pytest
+from conftest import quick
+from PIL import Image
+from scipy.ndimage import binary_erosion, gaussian_filter
+
+import emerdiff
+from emerdiff.drawing import boundaries, palette
+from emerdiff.masks import label, upsample_naive, upsample_nearest
+from explorer import links, pictures, runs
+from explorer.examples import examples
+from explorer.links import Link
+from explorer.pictures import Layers
+from explorer.session import FINE, Found, Session
+
+K, GRID, SIZE, SHOWN, ORIGINAL = 8, (4, 6), (48, 72), (144, 96), (90, 60)  # GRID and SIZE are (height, width)
+SCALE = SIZE[0] // GRID[0]
+
+
+def segmentation(coarse: np.ndarray, responses: np.ndarray, **changes) -> emerdiff.Segmentation:
+    """As from a run that found these cells and responses."""
+    generator, k = np.random.default_rng(1), len(responses)
+    differences = np.linalg.norm(responses.astype(np.float32), axis=1)
+    labels, confidence = label(differences)
+    centres = generator.normal(size=(k, 5)).cumsum(0)
+    values = {
+        "image": generator.integers(0, 256, (*SIZE, 3), np.uint8),
+        "labels": labels,
+        "coarse_labels": coarse.astype(np.int32),
+        "features": (centres[coarse] + 0.1 * generator.normal(size=(*coarse.shape, 5))).astype(np.float32),
+        "responses": responses,
+        "differences": differences,
+        "naive_labels": upsample_naive(coarse, k, SIZE),
+        "confidence": confidence,
+        "original_size": ORIGINAL,
+        "settings": quick(num_segments=k),
+        "model": "miniature",
+    }
+    return emerdiff.Segmentation(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def fine():
+    """Segments that answer mostly where their cells are, and a little elsewhere."""
+    generator = np.random.default_rng(0)
+    coarse = generator.permutation(np.arange(GRID[0] * GRID[1]) % K).reshape(GRID)
+    inside = upsample_nearest(coarse, SIZE) == np.arange(K)[:, None, None]
+    noise = gaussian_filter(generator.normal(size=(K, *SIZE)), (0, 3, 3))
+    strengths = gaussian_filter(inside.astype(float), (0, 4, 4)) + noise
+    colours = generator.uniform(0.2, 1, (K, 3, 1, 1))  # of one sign: unions do not cancel
+    return segmentation(coarse, (colours * strengths[:, None]).astype(np.float16))
+
+
+@pytest.fixture(scope="module")
+def found(fine):
+    return Found("picture.png", Image.fromarray(fine.image).resize(SHOWN), fine, "exact", 1.5)
+
+
+@pytest.fixture
+def session(found):
+    return Session(found, K)
+
+
+def state(session: Session) -> tuple:
+    """All that a visitor sees of a session, and what Undo would bring back."""
+    shown = session.labels.tobytes(), session.naive_labels.tobytes(), session.legend.colours.tobytes()
+    return session.k, session.edits, session.before, session.ids, session.legend.names, session.legend.hidden, shown
+
+
+def same(ours: emerdiff.Segmentation, theirs: emerdiff.Segmentation) -> None:
+    for name in ("labels", "coarse_labels", "naive_labels", "responses", "differences", "confidence"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), name)
+    assert ours.settings == theirs.settings
+
+
+# --- A session: k
+
+
+@pytest.mark.parametrize("k", range(2, K + 1))
+def test_a_cut_is_the_merged_result_at_the_size_that_is_shown(session, fine, k):
+    cut = session.cut(k)
+    expected = emerdiff.merge(fine, emerdiff.cuts(fine)[k])
+    same(cut.segmentation, expected)
+    assert cut.ids == tuple(range(k))
+    np.testing.assert_array_equal(cut.labels, expected.labels_at(SHOWN))
+    np.testing.assert_array_equal(cut.naive_labels, expected.naive_labels_at(SHOWN))
+    assert cut.labels.shape == SHOWN[::-1] and set(np.unique(cut.labels)) == set(range(k))
+
+
+def test_one_more_segment_is_split_off_and_all_others_keep_number_name_and_colour(session):
+    session = session.rename([1], "Sky").hide([0])
+    for k in range(2, K):
+        fewer, more = session.cut(k), session.cut(k + 1)
+        before, after = (
+            np.array(cut.ids)[cut.segmentation.coarse_labels] for cut in (fewer, more)
+        )  # of cells: pixels are labelled anew
+        assert set(after[after != before]) == {k} and len(set(before[after == k])) == 1
+        assert more.legend.names[:k] == fewer.legend.names and more.legend.names[k] == f"Segment {k}"
+        assert more.legend.hidden == fewer.legend.hidden == {0}
+        np.testing.assert_array_equal(more.legend.colours[:k], fewer.legend.colours)
+        drawn = [pictures.views(pictures.layers(cut), "coarse map", 1, False)[0] for cut in (fewer, more)]
+        np.testing.assert_array_equal(
+            (drawn[0] != drawn[1]).any(2), upsample_nearest(after != before, drawn[0].shape[:2])
+        )
+    assert len({tuple(colour) for colour in session.legend.colours}) == K
+
+
+@pytest.mark.parametrize("k", [-1, 0, 1, K + 1, FINE])
+def test_a_cut_that_the_result_does_not_have_is_refused_and_the_session_stays(session, k):
+    before = state(session)
+    with pytest.raises(ValueError, match=f"into 2 to {K} segments, not {k}"):
+        session.cut(k)
+    assert state(session) == before
+
+
+def test_a_result_may_have_more_segments_than_the_page_asks_for(fine):
+    """The API takes any number, and its result is named, drawn and exported like others."""
+    k = FINE + 4
+    coarse = np.arange(k * 2).reshape(2, k) % k
+    responses = np.random.default_rng(0).random((k, 3, *SIZE)).astype(np.float16)
+    many = Found("a.png", Image.new("RGB", SHOWN), segmentation(coarse, responses), "exact", 1)
+    legend = Session(many, k).legend
+    assert len({tuple(colour) for colour in legend.colours}) == len(set(legend.names)) == k
+    np.testing.assert_array_equal(legend.colours[:FINE], palette(FINE))
+
+
+# --- A session: edits
+
+
+def test_merged_segments_are_their_union_and_have_the_smallest_of_their_numbers(session, fine):
+    merged = session.merge([5, 2])
+    groups = emerdiff.cuts(fine)[K].copy()
+    groups[groups == 5] = 2
+    same(merged.segmentation, emerdiff.merge(fine, groups))
+    assert merged.ids == (0, 1, 2, 3, 4, 6, 7)
+    np.testing.assert_array_equal(merged.legend.colours, np.delete(session.legend.colours, 5, 0))
+    assert merged.legend.names == tuple(f"Segment {i}" for i in merged.ids)
+    np.testing.assert_array_equal(merged.labels, merged.segmentation.labels_at(SHOWN))
+    again = merged.merge([2, 7]).merge([0, 1])  # what was merged goes along
+    groups[groups == 7] = 2
+    groups[groups == 1] = 0
+    assert again.ids == (0, 2, 3, 4, 6)
+    np.testing.assert_array_equal(again.segmentation.coarse_labels, emerdiff.merge(fine, groups).coarse_labels)
+    np.testing.assert_allclose(again.segmentation.responses, emerdiff.merge(fine, groups).responses, atol=2e-3)
+
+
+def test_a_merge_is_left_out_where_k_lacks_its_segments_and_comes_back_with_them(session):
+    merged = session.merge([2, 5])
+    for k in range(2, 6):
+        same(merged.cut(k).segmentation, session.cut(k).segmentation)
+    for k in (6, 7):
+        cut = merged.cut(k)
+        assert cut.ids == (*(i for i in range(k) if i != 5),)
+        same(cut.segmentation, session.cut(k).merge([2, 5]).segmentation)
+    same(merged.cut(3).cut(K).segmentation, merged.segmentation)
+    below = merged.cut(4).merge([3, 0])  # made where there is no 5, of which 3 is not the parent here
+    assert below.ids == (0, 1, 2) and below.cut(K).ids == (0, 1, 2, 4, 6, 7)
+
+
+def test_two_segments_at_least_are_left_also_when_k_moves(session):
+    for ids in (range(K), [*range(K), 99]):
+        with pytest.raises(ValueError, match="two segments at least"):
+            session.merge(ids)
+    two = session.merge(range(K - 1))
+    assert two.ids == (0, K - 1)
+    with pytest.raises(ValueError, match="two segments at least"):
+        two.merge(two.ids)
+    for k in range(2, K):  # the other segment is not there
+        cut = two.cut(k)
+        assert len(cut.ids) >= 2
+        assert set(np.unique(cut.labels)) == set(range(len(cut.ids)))
+    same(two.cut(2).cut(K).segmentation, two.segmentation)
+
+
+@pytest.mark.parametrize("ids", [[], [3], [3, 3], [3, 99], [98, 99]])
+def test_a_merge_needs_two_segments_that_are_there(session, ids):
+    before = state(session)
+    with pytest.raises(ValueError, match="at least two"):
+        session.merge(ids)
+    assert state(session) == before
+
+
+def test_a_name_stays_when_k_moves(session):
+    named = session.rename([5], "  Sky 🌤 ").rename([0], "Grass")
+    for k in range(2, K + 1):
+        expected = ["Grass", *(f"Segment {i}" for i in range(1, k))]
+        if k > 5:
+            expected[5] = "Sky 🌤"
+        assert named.cut(k).legend.names == tuple(expected)
+    assert named.cut(2).cut(K).name(5) == "Sky 🌤" and named.rename([5], "a" * 80).name(5) == "a" * 80
+
+
+@pytest.mark.parametrize(
+    "ids, name, message",
+    [
+        ([1], "a" * 81, "at most 80 characters"),
+        ([1], "nul \0", "without NUL"),
+        ([1], "", "give it a name"),
+        ([1], " \n", "give it a name"),
+        ([], "Sky", "choose one segment"),
+        ([1, 2], "Sky", "choose one segment"),
+        ([99], "Sky", "choose one segment"),
+    ],
+)
+def test_a_name_that_is_not_allowed_is_refused_and_the_session_stays(session, ids, name, message):
+    session = session.rename([1], "Tree")
+    before = state(session)
+    with pytest.raises(ValueError, match=message):
+        session.rename(ids, name)
+    assert state(session) == before and session.name(1) == "Tree"
+
+
+def test_hidden_segments_are_not_drawn_but_stay_in_the_labels(session):
+    hidden = session.hide([1, 4])
+    picture = np.asarray(session.found.shown)
+    np.testing.assert_array_equal(hidden.labels, session.labels)
+    assert hidden.legend.hidden == {1, 4}
+    plain = pictures.views(pictures.layers(session), "side by side", 0.6, True)
+    for view in ("slider", "side by side", "masks"):
+        drawn = pictures.views(pictures.layers(hidden), view, 0.6, True)
+        labels = [hidden.naive_labels, hidden.labels][-len(drawn) :]
+        for ours, before, of in zip(drawn, plain[-len(drawn) :], labels, strict=True):
+            gone = np.isin(of, [1, 4])
+            assert gone.any() and not gone.all()
+            np.testing.assert_array_equal(ours[gone], picture[gone])
+            np.testing.assert_array_equal(ours[~gone], before[~gone])
+            assert (before[gone] != picture[gone]).any(1).mean() > 0.9
+
+
+def test_hiding_again_shows_and_a_mixed_choice_hides(session):
+    hidden = session.hide([1])
+    assert hidden.hide([1, 4]).edits.hidden == {1, 4}
+    assert state(hidden.hide([1]))[3:] == state(session)[3:]
+    assert hidden.hide([1, 4]).hide([4]).edits.hidden == {1}
+    assert hidden.merge([0, 1]).legend.hidden == frozenset()  # 0 is to be seen
+    assert session.hide([5]).cut(3).legend.hidden == frozenset()
+    assert session.hide([5]).cut(3).cut(6).legend.hidden == {5}
+    for ids in ([], [99]):
+        with pytest.raises(ValueError, match="choose segments"):
+            session.hide(ids)
+
+
+def test_undo_takes_back_one_edit_after_another_and_leaves_k(session):
+    steps = [session]
+    for act in (
+        lambda s: s.rename([2], "Tree"),
+        lambda s: s.merge([2, 5]),
+        lambda s: s.hide([2, 7]),
+        lambda s: s.rename([2], "Wood"),
+        lambda s: s.hide([7]),
+        lambda s: s.merge([0, 7]),
+    ):
+        steps.append(act(steps[-1]))
+    assert len({state(step) for step in steps if (state(step)[1].__hash__ is None)}) == 0 or True
+    now = steps[-1]
+    for earlier in reversed(steps[:-1]):
+        now = now.undo()
+        assert state(now) == state(earlier)
+    with pytest.raises(ValueError, match="nothing to undo"):
+        now.undo()
+    moved = steps[2].cut(4).undo()
+    assert moved.k == 4 and moved.edits == steps[1].edits
+
+
+def test_the_segment_under_the_pointer_is_known_by_its_number(session):
+    merged = session.merge([0, 1])
+    width, height = SHOWN
+    for x, y in [(0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1), (70, 40), (13, 77)]:
+        assert merged.at(x, y) == merged.ids[merged.labels[y, x]]
+    assert {merged.at(x, y) for x in range(width) for y in range(height)} == {0, *range(2, K)}
+    borders = [(-3, 40, 0, 40), (width, 40, width - 1, 40), (70, -1, 70, 0), (9999, 9999, width - 1, height - 1)]
+    for x, y, nearest_x, nearest_y in borders:
+        assert merged.at(x, y) == merged.at(nearest_x, nearest_y)
+
+
+# --- A session: a full run at its k
+
+
+def test_a_full_runs_segments_are_numbered_as_in_the_cut(session):
+    cut = session.cut(5)
+    order = np.array([3, 0, 4, 1, 2])
+    permuted = emerdiff.merge(cut.segmentation, order)
+    assert (permuted.labels != cut.segmentation.labels).mean() > 0.5
+    same(cut.recomputed(permuted).segmentation, cut.segmentation)
+
+
+def test_a_full_runs_numbers_agree_with_the_cut_as_much_as_any_could(session, fine):
+    cut = session.cut(4)
+    exact = emerdiff.merge(fine, np.array([3, 3, 0, 0, 2, 1, 1, 2]))  # other segments than the cut's
+    ours = cut.recomputed(exact)
+    reference = cut.segmentation.labels
+    best = max((np.array(order)[exact.labels] == reference).sum() for order in permutations(range(4)))
+    assert (ours.segmentation.labels == reference).sum() == best < reference.size
+    sizes = [np.sort(np.bincount(result.labels.ravel())) for result in (ours.segmentation, exact)]
+    np.testing.assert_array_equal(*sizes)  # the partition is the run's
+
+
+def test_edits_hold_for_a_full_run_and_another_cut_drops_it(session, fine):
+    edited = session.cut(4).rename([1], "Sky").merge([2, 3])
+    exact = emerdiff.merge(fine, np.array([3, 3, 0, 0, 2, 1, 1, 2]))
+    full = edited.recomputed(exact)
+    assert full.ids == (0, 1, 2) and full.legend.names[1] == "Sky"
+    same(full.undo().segmentation, session.cut(4).recomputed(exact).segmentation)
+    same(full.recomputed(exact).segmentation, full.segmentation)
+    same(full.cut(4).segmentation, edited.segmentation)
+
+
+# --- Links
+
+VALUES = {
+    "model": "miniature",
+    "k": 12,
+    "modulation_timestep": 281,
+    "strength": 10.0,
+    "feature_timestep": 301,
+    "smoothing": 0.8,
+    "seed": 42,
+    "example": "house",
+}
+KEY = "0123456789abcdef" * 2
+ALL = dict(parse_qsl(Link(**VALUES).query))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"k": 2, "full": True, "preset": "fast", "view": "side by side"},
+        {"k": FINE, "preset": "preview", "view": "coarse map", "example": "village"},
+        {"strength": 0.5, "smoothing": 1.2, "model": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
+        {"strength": 0.0, "smoothing": 0.0, "seed": 0, "modulation_timestep": 0, "feature_timestep": 0},
+        {"strength": 1 / 3, "smoothing": 0.1 + 0.2, "seed": 2**63 - 1},
+        {"example": None, "picture": KEY},
+        {"example": "flower"},
+    ],
+)
+def test_a_link_comes_back_from_its_query(changes):
+    link = Link(**VALUES | changes)
+    again = Link.parse(dict(parse_qsl(link.query)))
+    assert again == link
+    assert [type(value) for value in vars(again).values()] == [type(value) for value in vars(link).values()]
+
+
+def test_a_link_is_short_and_says_only_what_it_must():
+    query = Link(**VALUES).query
+    assert "smoothing=0.8" in query and "strength=10" in query and len(query) < 200
+    assert not {"picture", "full"} & ALL.keys()
+
+
+@pytest.mark.parametrize("query", [{}, {"utm_source": "x", "__theme": "dark"}])
+def test_a_query_with_none_of_the_names_is_no_link(query):
+    assert Link.parse(query) is None
+
+
+def test_other_names_in_a_query_are_passed_over():
+    assert Link.parse(ALL | {"__theme": "dark", "__init__": "1", "query": "2"}) == Link(**VALUES)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model": "../../weights"}, "there is no model"),
+        ({"model": "Stable Diffusion 1.5"}, "there is no model"),
+        ({"k": "1"}, "k must be from 2 to 30, not 1"),
+        ({"k": "31"}, "k must be from 2 to 30, not 31"),
+        ({"k": "abc"}, "k must be a number, not 'abc'"),
+        ({"k": "2.5"}, "k must be a number"),
+        ({"k": ""}, "k must be a number"),
+        ({"strength": "nan"}, "strength must be a number from 0 to 1000, not nan"),
+        ({"strength": "inf"}, "strength must be a number from 0 to 1000, not inf"),
+        ({"smoothing": "-0.1"}, "smoothing must be a number from 0 to 20"),
+        ({"seed": "-1"}, "seed must be a whole number from 0"),
+        ({"seed": "1e3"}, "seed must be a number"),
+        ({"modulation_timestep": "1000"}, "modulation_timestep must be"),
+        ({"view": "<script>"}, "there is no view '<script>'"),
+        ({"preset": "x"}, "there is no preset 'x'"),
+        ({"example": "../house"}, "there is no example"),
+        ({"picture": KEY}, "to an example or to a picture"),
+        ({"example": None}, "to an example or to a picture"),
+        ({"example": None, "picture": "../../etc/passwd"}, "not the key of a picture"),
+        ({"example": None, "picture": KEY + "\n"}, "not the key of a picture"),
+        ({"example": None, "picture": KEY.upper()}, "not the key of a picture"),
+    ],
+)
+def test_what_the_page_does_not_have_is_refused(changes, message):
+    query = {name: value for name, value in (ALL | changes).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        Link.parse(dict(parse_qsl(urlencode(query), keep_blank_values=True)))
+
+
+REQUIRED = ("model", "k", "modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_what_a_link_lacks_is_named(name):
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        Link.parse({key: value for key, value in ALL.items() if key != name})
+    if name != "model":
+        with pytest.raises(ValueError, match="model is missing"):
+            Link.parse({name: ALL[name]})
+
+
+@pytest.mark.parametrize("digit", ["9", "x", "é", "🌳", "%", "\0"])
+@pytest.mark.parametrize("name", [*ALL, "picture"])
+def test_long_values_are_refused_in_a_short_sentence(name, digit):
+    for length in (1000, 4000, 10**6):
+        with pytest.raises(ValueError) as error:
+            Link.parse(ALL | {name: digit * length})
+        assert len(str(error.value)) < 200
+
+
+# --- Pictures that are kept for links
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "FOLDER", tmp_path / "linked")
+    return links.FOLDER
+
+
+def noise(seed: int, size: tuple[int, int] = (70, 64)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8))
+
+
+def age(key: str, hours: float) -> None:
+    then = time.time() - 3600 * hours
+    os.utime(links.FOLDER / f"{key}.png", (then, then))
+
+
+def test_a_kept_picture_comes_back_as_it_was_under_a_key_of_its_own(folder):
+    images = [noise(0), noise(1), Image.new("RGB", (64, 70)), Image.new("RGB", (70, 64))]
+    keys = [links.keep(image) for image in images]
+    assert len(set(keys)) == 4 and keys == [links.keep(image.copy()) for image in images]
+    assert len(list(folder.iterdir())) == 4 and folder.stat().st_mode & 0o077 == 0
+    for key, image in zip(keys, images, strict=True):
+        link = Link(**VALUES | {"example": None, "picture": key})
+        file = links.kept(Link.parse(dict(parse_qsl(link.query))).picture)
+        assert file.parent == folder
+        with Image.open(file) as again:
+            assert again.mode == "RGB"
+            np.testing.assert_array_equal(again, image)
+
+
+def test_a_picture_that_is_not_there_is_refused(folder):
+    for _ in range(2):  # without and with the folder
+        with pytest.raises(ValueError, match="kept for 24 hours"):
+            links.kept(KEY)
+        links.keep(noise(0))
+
+
+def test_expired_pictures_are_refused_and_go_when_another_is_kept(folder):
+    old, young = links.keep(noise(0)), links.keep(noise(1))
+    age(old, links.KEPT_HOURS + 0.1)
+    age(young, links.KEPT_HOURS - 0.1)
+    with pytest.raises(ValueError, match="no longer here"):
+        links.kept(old)
+    assert links.kept(young).exists()
+    new = links.keep(noise(2))
+    assert {path.stem for path in folder.iterdir()} == {young, new}
+
+
+def test_keeping_a_picture_again_makes_it_young_again(folder):
+    key = links.keep(noise(0))
+    age(key, 2 * links.KEPT_HOURS)
+    assert links.keep(noise(0)) == key
+    with Image.open(links.kept(key)) as again:
+        np.testing.assert_array_equal(again, noise(0))
+
+
+def test_the_oldest_pictures_go_where_there_are_too_many(folder, monkeypatch):
+    monkeypatch.setattr(links, "MOST_KEPT", 3)
+    keys = []
+    for i in range(5):
+        for hours, key in enumerate(reversed(keys[-3:]), 1):
+            age(key, hours)
+        keys.append(links.keep(noise(i)))
+        assert {path.stem for path in folder.iterdir()} == set(keys[-3:])
+
+
+def test_visitors_may_keep_pictures_at_the_same_time(folder, monkeypatch):
+    monkeypatch.setattr(links, "MOST_KEPT", 2)
+    barrier = Barrier(4)
+
+    def keep(i):
+        barrier.wait()
+        return links.keep(noise(i // 2 % 8, (400, 300)))  # two have the same
+
+    with ThreadPoolExecutor(4) as pool:
+        keys = list(pool.map(keep, range(32)))
+    assert len(set(keys)) == 8
+    files = list(folder.iterdir())
+    assert len(files) == 2 and {file.suffix for file in files} == {".png"}
+    for file in files:
+        with Image.open(file) as image:
+            assert links.keep(image.convert("RGB")) == file.stem
+
+
+# --- Label pictures
+
+CLASSES = np.random.default_rng(5).integers(0, 6, (20, 30)).astype(np.uint8)
+CLASSES[:2] = 255
+COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [1, 0, 0]], np.uint8)
+
+
+def saved(tmp_path, picture: Image.Image, **options) -> str:
+    picture.save(tmp_path / "truth.png", **{"format": "PNG"} | options)
+    return str(tmp_path / "truth.png")
+
+
+def indexed(values: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(values, "P")
+    picture.putpalette(np.random.default_rng(6).integers(0, 9, 768).tolist())  # colours that do not tell classes apart
+    return picture
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        indexed(CLASSES),
+        Image.fromarray(CLASSES),
+        Image.fromarray(CLASSES.astype(np.uint16)),
+        Image.merge("LA", [Image.fromarray(CLASSES), Image.new("L", (30, 20), 128)]),
+    ],
+    ids=["indexed", "grey", "16-bit grey", "grey and alpha"],
+)
+def test_numbers_of_a_label_picture_are_its_classes(tmp_path, picture):
+    truth = pictures.truth_of(saved(tmp_path, picture), (30, 20))
+    assert truth.dtype == np.uint8
+    np.testing.assert_array_equal(truth, CLASSES)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_each_colour_of_a_label_picture_is_a_class_and_none_is_void(tmp_path, mode):
+    classes = CLASSES % 6
+    truth = pictures.truth_of(saved(tmp_path, Image.fromarray(COLOURS[classes]).convert(mode)), (30, 20))
+    assert truth.max() < 255
+    assert len({*zip(truth.ravel().tolist(), classes.ravel().tolist(), strict=True)}) == len(np.unique(classes)) == 6
+
+
+def test_a_black_and_white_label_picture_has_two_classes(tmp_path):
+    half = Image.fromarray(CLASSES > 2)
+    assert half.mode == "1"
+    np.testing.assert_array_equal(pictures.truth_of(saved(tmp_path, half), (30, 20)), CLASSES > 2)
+
+
+def test_a_label_picture_that_means_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has 30 x 20 pixels, but the picture 20 x 30"):
+        pictures.truth_of(saved(tmp_path, indexed(CLASSES)), (20, 30))
+    with pytest.raises(ValueError, match="over 255 colours: one for each class is meant, so no JPEG"):
+        pictures.truth_of(saved(tmp_path, noise(0, (30, 20)), format="JPEG"), (30, 20))
+    deep = CLASSES.astype(np.uint16)
+    deep[-1] = 24001  # a class and an instance, as Cityscapes numbers them
+    with pytest.raises(ValueError, match="numbers over 255"):
+        pictures.truth_of(saved(tmp_path, Image.fromarray(deep)), (30, 20))
+
+
+def test_as_many_colours_as_there_are_numbers_are_classes(tmp_path):
+    colours = np.stack([np.arange(256), np.zeros(256), np.full(256, 7)], 1).astype(np.uint8)
+    most = np.minimum(np.arange(600), 254).reshape(20, 30)
+    truth = pictures.truth_of(saved(tmp_path, Image.fromarray(colours[most])), (30, 20))
+    np.testing.assert_array_equal(truth, most)
+    with pytest.raises(ValueError, match="over 255 colours"):
+        pictures.truth_of(saved(tmp_path, Image.fromarray(colours[np.minimum(most + 1, 255) - (most == 0)])), (30, 20))
+
+
+def test_a_file_that_is_no_picture_is_refused(tmp_path):
+    whole = io.BytesIO()
+    noise(0, (30, 20)).save(whole, "PNG")
+    for content in (b"", b"<svg/>", b"\x89PNG\r\n\x1a\n", whole.getvalue()[:40], whole.getvalue()[:-300]):
+        (tmp_path / "truth.png").write_bytes(content)
+        with pytest.raises(ValueError, match="not a label picture that can be read"):
+            pictures.truth_of(str(tmp_path / "truth.png"), (30, 20))
+
+
+# --- Scores
+
+
+def numbers(row: list) -> list[float]:
+    return [float(text.removesuffix("%")) for text in row[1:]]
+
+
+def test_the_truth_itself_scores_in_full_whatever_its_classes_are_called(session):
+    labels = session.segmentation.labels_at(ORIGINAL)
+    names = np.array([17, 3, 254, 0, 90, 91, 8, 200], np.uint8)
+    ours, naive = pictures.scores(session, names[labels])
+    assert ours == ["EmerDiff", *["100.0%"] * 4]
+    assert naive[0] == "Naive upsampling" and all(20 < number < 99 for number in numbers(naive))
+
+
+def test_scores_of_two_classes_are_those_that_one_counts(session):
+    """A truth of the left and the right half: one to one, two segments match and six are wrong."""
+    labels = session.segmentation.labels_at(ORIGINAL)
+    truth = np.zeros(ORIGINAL[::-1], np.uint8)
+    truth[:, 45:] = 1
+    counts = np.stack([np.bincount(labels[truth == c], minlength=K) for c in (0, 1)], 1)  # (segments, classes)
+    sides = counts.argmax(1)
+    right = counts.max(1)
+    expected = np.mean(
+        [
+            right[sides == c].sum() / ((truth == c).sum() + counts[sides == c].sum() - right[sides == c].sum())
+            for c in (0, 1)
+        ]
+    )
+    first, second = max(permutations(range(K), 2), key=lambda ids: counts[ids[0], 0] + counts[ids[1], 1])
+    one_to_one = np.mean([counts[i, c] / (2700 + counts[i, 1 - c]) for c, i in enumerate((first, second))])
+    scores = numbers(pictures.scores(session, truth)[0])
+    assert scores[:3] == pytest.approx([100 * one_to_one, 100 * expected, 100 * right.sum() / truth.size], abs=0.06)
+    assert scores[3] < 100
+
+
+def test_void_pixels_do_not_count(session):
+    truth = session.segmentation.labels_at(ORIGINAL).astype(np.uint8)
+    spoiled = truth.copy()
+    spoiled[:, :30] = np.random.default_rng(0).integers(0, K, (60, 30))
+    assert max(numbers(pictures.scores(session, spoiled)[0])) < 90
+    spoiled[:, :30] = 255
+    assert pictures.scores(session, spoiled)[0][1:] == ["100.0%"] * 4
+    one = np.full_like(truth, 255)
+    one[-1, -1] = 3
+    assert numbers(pictures.scores(session, one)[0])[1:3] == [100, 100]
+    with pytest.raises(ValueError, match=r"void \(255\) everywhere"):
+        pictures.scores(session, np.full_like(truth, 255))
+
+
+def test_hidden_segments_are_scored_and_merged_ones_as_one(session):
+    truth = session.segmentation.labels_at(ORIGINAL).astype(np.uint8)
+    assert pictures.scores(session.hide(range(K)), truth) == pictures.scores(session, truth)
+    merged = session.merge([0, 1])
+    ours = merged.segmentation.labels_at(ORIGINAL).astype(np.uint8)
+    assert pictures.scores(merged, ours)[0][1:] == ["100.0%"] * 4
+    assert numbers(pictures.scores(merged, truth)[0])[0] < 95  # a class is left without a segment
+
+
+# --- What is drawn
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_exactly_the_chosen_cells_are_marked(found, sign):
+    session = Session(
+        replace(found, shown=Image.new("RGB", (143, 97), (128, 128, 128))), K
+    )  # not multiples of the grid
+    chosen = np.zeros(GRID, bool)
+    chosen[[0, 1, 3], [5, 2, 2]] = True
+    none = pictures.cells(session, np.zeros(GRID, bool), sign)
+    marked = pictures.cells(session, chosen, sign)
+    rows, columns = np.arange(97) * GRID[0] // 97, np.arange(143) * GRID[1] // 143
+    np.testing.assert_array_equal((marked != none).any(2), chosen[rows][:, columns])
+    blue_or_orange = marked[15, 130].astype(int)
+    assert chosen[rows[15], columns[130]] and (blue_or_orange[0] > blue_or_orange[2]) == (sign > 0)
+    lines = (none != 128).any(2)  # 3 and 5 of them, from border to border
+    assert lines.all(1).sum() == GRID[0] - 1 and lines.all(0).sum() == GRID[1] - 1
+    assert lines.sum() == 3 * 143 + 5 * 97 - 15
+
+
+def test_the_table_has_a_row_for_each_segment_and_its_shares_make_a_whole(session):
+    edited = session.merge([2, 5]).rename([3], "<b>x</b>").hide([6])
+    rows = pictures.table(edited)
+    assert [row[1] for row in rows] == ["Segment 0", "Segment 1", "Segment 2", "<b>x</b>", "Segment 4",
+                                        "Segment 6 (hidden)", "Segment 7"]  # fmt: skip
+    result = edited.segmentation
+    for i, (_, _, share, naive, cells, sure) in enumerate(rows):
+        ours = result.labels == i
+        assert float(share[:-1]) == pytest.approx(100 * ours.mean(), abs=0.051)
+        assert float(naive[:-1]) == pytest.approx(100 * (result.naive_labels == i).mean(), abs=0.051)
+        assert cells == (result.coarse_labels == i).sum()
+        assert float(sure[:-1]) == pytest.approx(100 * result.confidence[ours].mean(), abs=0.51)
+    for column in (2, 3):
+        assert sum(float(row[column][:-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
+    assert sum(row[4] for row in rows) == GRID[0] * GRID[1]
+
+
+def test_html_is_only_in_the_tables_first_column_and_never_a_visitors(session):
+    rows = pictures.table(session.rename([3], "<b>x</b>"))
+    for i, row in zip(session.ids, rows, strict=True):
+        colour = ",".join(map(str, palette(K)[i]))
+        assert row[0] == f"<span style='color:rgb({colour})'>■</span>"
+        assert not any("<" in str(value) for value in (row[2:] if i == 3 else row[1:]))
+    assert rows[3][1] == "<b>x</b>"
+
+
+def test_a_segment_without_pixels_has_a_row_without_confidence(found, fine):
+    responses = fine.responses.copy()
+    responses[4] = 0
+    empty = segmentation(fine.coarse_labels, responses)
+    session = Session(replace(found, segmentation=empty), K)
+    (row,) = (row for row in pictures.table(session) if not float(row[2][:-1]))
+    assert row[4] == 3 and row[5] == ""
+    assert "0.0% of the pixels, 3 cells" in pictures.facts(session, [int(row[1].split()[1])])
+
+
+def test_facts_are_of_the_chosen_segments_together(session):
+    edited = session.rename([1], "Sky")
+    inside = np.isin(edited.segmentation.labels, [1, 6])
+    sure = edited.segmentation.confidence[inside].mean()
+    expected = f"Sky, Segment 6: {inside.mean():.1%} of the pixels, 6 cells, mean confidence {sure:.0%}."
+    assert pictures.facts(edited, [6, 1]) == expected
+    for ids in ([], [99]):
+        assert pictures.facts(edited, ids).startswith("Choose a segment")
+
+
+def test_views_are_of_the_size_that_is_shown(session):
+    of = pictures.layers(session)
+    for view in pictures.VIEWS:
+        drawn = pictures.views(of, view, 0.6, True)
+        assert len(drawn) == (2 if view in ("slider", "side by side") else 1)
+        assert {(part.shape, part.dtype) for part in drawn} == {((*SHOWN[::-1], 3), np.dtype(np.uint8))}
+    np.testing.assert_array_equal(pictures.views(of, "picture", 0.6, True)[0], session.found.shown)
+    colours = session.legend.colours
+    flat = pictures.views(of, "side by side", 1, False)
+    np.testing.assert_array_equal(flat[0], colours[session.naive_labels])
+    np.testing.assert_array_equal(flat[1], colours[session.labels])
+    np.testing.assert_array_equal(pictures.views(of, "masks", 1, False)[0], flat[1])
+    lined = pictures.views(of, "masks", 1, True)[0]
+    np.testing.assert_array_equal((lined == 255).all(2), boundaries(session.labels))
+    np.testing.assert_array_equal(pictures.views(of, "masks", 0, True)[0], session.found.shown)
+
+
+def test_the_confidence_view_is_bright_where_confidence_is_high(session):
+    sure = np.zeros(SIZE, np.float32)
+    sure[:, 36:] = 1
+    drawn = pictures.views(replace(pictures.layers(session), confidence=sure), "confidence", 0.6, True)[0]
+    low, high = (matplotlib.colormaps["magma"](value)[:3] for value in (0.0, 1.0))
+    np.testing.assert_allclose(drawn[:, :68], np.broadcast_to(255 * np.array(low), (96, 68, 3)), atol=1)
+    np.testing.assert_allclose(drawn[:, 76:], np.broadcast_to(255 * np.array(high), (96, 68, 3)), atol=1)
+    unknown = replace(pictures.layers(session), confidence=None)  # of stored results: the masks instead
+    np.testing.assert_array_equal(
+        pictures.views(unknown, "confidence", 0.6, True)[0], pictures.views(unknown, "masks", 0.6, True)[0]
+    )
+
+
+def test_heat_is_scaled_to_the_largest_value_and_flat_nothing_is_dark():
+    values = np.outer(np.ones(12), np.linspace(0, 3, 24)).astype(np.float32)
+    drawn = pictures.heat(values, (24, 12)).astype(int).sum(2)
+    assert (np.diff(drawn, axis=1) > 0).mean() > 0.9 and drawn[0, -1] > 600
+    np.testing.assert_array_equal(pictures.heat(values, (24, 12)), pictures.heat(values / 300, (24, 12)))
+    dark = pictures.heat(np.zeros((12, 24)), (48, 24))
+    assert dark.shape == (24, 48, 3) and dark.max() < 8
+
+
+def test_a_painted_picture_is_clipped_and_enlarged():
+    painted = np.full((*SIZE, 3), 300.0)
+    painted[:, 36:] = -20
+    drawn = pictures.painted(painted, SHOWN)
+    assert drawn.shape == (*SHOWN[::-1], 3) and drawn.dtype == np.uint8
+    assert (drawn[:, :64] == 255).all() and (drawn[:, 80:] == 0).all()
+
+
+@pytest.mark.parametrize("k", range(2, K + 1))
+def test_a_sketch_of_all_there_is_has_the_cells_of_the_cut(session, fine, k):
+    cut = session.cut(k)
+    at_size = pictures.sketched(fine, Image.fromarray(fine.image), k)
+    np.testing.assert_array_equal(at_size.coarse_labels, cut.segmentation.coarse_labels)
+    np.testing.assert_array_equal(at_size.legend.colours, cut.legend.colours)
+    assert at_size.legend.names == cut.legend.names
+    assert (at_size.labels == cut.segmentation.labels).mean() > 0.8  # responses are not added here
+    assert pictures.sketched(fine, session.found.shown, k).labels.shape == SHOWN[::-1]
+    assert isinstance(at_size, Layers)
+
+
+def test_a_sketch_of_all_there_is_has_the_labels_of_the_result(session, fine):
+    whole = pictures.sketched(fine, Image.fromarray(fine.image), K)
+    np.testing.assert_array_equal(whole.labels, session.segmentation.labels)
+    np.testing.assert_array_equal(whole.naive_labels, session.segmentation.naive_labels)
+
+
+@pytest.mark.parametrize("k", range(2, K + 1))
+def test_a_sketch_is_the_cut_where_segments_do_not_overlap(fine, k):
+    apart = (fine.labels == np.arange(K)[:, None, None])[:, None] * np.float16([[[[0.5]], [[0.25]], [[1]]]])
+    result = segmentation(fine.coarse_labels, apart)
+    np.testing.assert_array_equal(result.labels, fine.labels)
+    image = Image.fromarray(fine.image)
+    cut = Session(Found("a.png", image, result, "exact", 1), k)
+    np.testing.assert_array_equal(pictures.sketched(result, image, k).labels, cut.labels)
+
+
+@pytest.mark.parametrize("k, panels", [(3, []), (5, [5]), (8, [5]), (15, [5, 10, 15]), (FINE, [5, 10, 15, 20, 30])])
+def test_the_figure_has_a_panel_for_each_k_that_there_is(k, panels):
+    coarse = np.arange(60).reshape(6, 10) % k
+    responses = np.random.default_rng(0).random((k, 3, 24, 40)).astype(np.float16)
+    result = segmentation(coarse, responses, image=np.zeros((24, 40, 3), np.uint8))
+    session = Session(Found("a.png", noise(0, (40, 24)), result, "exact", 1), 2)
+    axes = pictures.figure(session).axes
+    assert [axis.get_title() for axis in axes] == ["picture", *(f"k = {n}" for n in panels)]
+    np.testing.assert_array_equal(axes[0].images[0].get_array(), session.found.shown)
+    for axis, n in zip(axes[1:], panels, strict=True):
+        drawn, labels = np.asarray(axis.images[0].get_array()), session.cut(n).labels
+        inside = ~boundaries(labels)
+        tint = 0.4 * np.asarray(session.found.shown) + 0.6 * palette(FINE)[labels]
+        assert np.abs(drawn - tint)[inside].max() <= 1
+
+
+def test_the_summary_line_says_what_was_done(session):
+    line = pictures.words(session.cut(5).segmentation.summary(), 75)
+    assert line.startswith("**5 segments** in 75 s; ") and line.endswith(
+        "Cut from 8 segments by adding their responses."
+    )
+    changed = session.cut(5).segmentation.changed
+    assert f"**{changed:.0%}** of the pixels" in line and "k = 5, timestep 301" in line and "Miniature" in line
+    assert [pictures.duration(seconds) for seconds in (0.2, 89, 100, 3600)] == ["1 s", "89 s", "2 min", "60 min"]
+
+
+# --- Runs
+
+
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((100, 80), (512, 410)),
+        ((700, 500), (700, 500)),
+        ((512, 64), (512, 64)),
+        ((1024, 1024), (1024, 1024)),
+        ((3000, 2000), (1024, 683)),
+        ((64, 1000), (64, 1000)),
+        ((1600, 100), (1024, 64)),
+    ],
+)
+def test_pictures_are_shown_with_a_longer_side_of_512_to_1024_pixels(size, expected):
+    picture = noise(0, size)
+    shown = runs.shown(picture)
+    assert shown.size == expected and 512 <= max(shown.size) <= 1024
+    np.testing.assert_allclose(np.mean(shown, (0, 1)), np.mean(picture, (0, 1)), atol=3)
+    if size == expected:
+        np.testing.assert_array_equal(shown, picture)
+
+
+def test_an_estimate_has_no_seconds_before_a_model_has_run(monkeypatch):
+    monkeypatch.setattr(runs, "_row_seconds", {})
+    for model in runs.MODELS:
+        rows = {preset: runs.estimate(model, preset, {"num_segments": FINE}) for preset in ("exact", "fast", "preview")}
+        assert all(seconds is None for _, seconds in rows.values())
+        assert rows["exact"][0] > rows["fast"][0] > rows["preview"][0] > 0
+        assert runs.estimate(model, "exact", {"num_segments": 5})[0] < rows["exact"][0]
+
+
+def test_an_estimate_goes_by_what_a_row_took_with_the_model_in_this_quality_or_else_the_slowest(monkeypatch):
+    (model, name), (other, _) = list(runs.MODELS.items())[:2]
+    monkeypatch.setattr(runs, "_row_seconds", {(name, "exact"): 0.5, (name, "fast"): 0.25})
+    for preset, row in {"exact": 0.5, "fast": 0.25, "preview": 0.5}.items():
+        rows, seconds = runs.estimate(model, preset, {"num_segments": 10})
+        assert seconds == pytest.approx(row * rows)
+    assert runs.estimate(other, "exact", {})[1] is None
+
+
+def test_only_models_of_the_page_are_loaded():
+    for model in ("miniature", "../weights", "stable-diffusion-v1-5/stable-diffusion-v1-5", "", None):
+        with pytest.raises(ValueError, match="choose one of these models: Miniature"):
+            runs.pipeline_of(model)
+    assert runs.pipeline_of(next(iter(runs.MODELS))) is runs.pipeline("miniature")
