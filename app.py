@@ -38,7 +38,7 @@ from explorer.runs import MODELS
 from explorer.session import FINE, Session
 
 VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
-SOON = 30  # seconds: a run that takes no longer begins as soon as a picture is dropped
+SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
 LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds; whom the machine belongs to may run for longer
 CELL = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*")
 
@@ -242,23 +242,32 @@ def refreshed(session: Session, view: str, opacity: float, outlines: bool, chose
 SHOWS = 8  # components that `refreshed` fills
 
 
+def _waiting(words: str, *pair) -> tuple:
+    """Of what shows a session, words and maybe its pictures, while there is no session yet."""
+    return gr.skip(), words, *(pair or [gr.skip()] * 3), *[gr.skip()] * (SHOWS - 5)
+
+
+def _sketching(image: str, k: int, *look) -> Callable:
+    """Tells status and sketches of a run that will be cut to k."""
+    shown = runs.shown(open_picture(image))
+
+    def tell(progress, seconds):
+        pair = compared(pictures.sketched(progress.sketch, shown, k), *look) if progress.sketch else ()
+        return _status(progress, seconds), *_waiting(gr.skip(), *pair)
+
+    return tell
+
+
 @on_gpu(lambda *inputs: _gpu_seconds(*inputs[6:8], FINE, inputs[8]))
 def run(session, k, view, opacity, outlines, image, model, preset, *values):
     """The Run button: status and sketches while the network works, then everything."""
     values = _values(values)
     with told():
         _checked(image, model, preset, values)
-    yield _status(emerdiff.Progress("starting", 0, 1), 0), *[gr.skip()] * SHOWS
     same_model = session and session.found.segmentation.model == MODELS[model]
     previous = session.found.reading if same_model else None
-    shown = runs.shown(open_picture(image))
-
-    def tell(progress, seconds):
-        drawn = [gr.skip()] * 3
-        if progress.sketch:
-            drawn = compared(pictures.sketched(progress.sketch, shown, k), view, opacity, outlines)
-        return _status(progress, seconds), gr.skip(), gr.skip(), *drawn, *[gr.skip()] * (SHOWS - 5)
-
+    yield _status(emerdiff.Progress("starting", 0, 1), 0), *_waiting("Segmenting …")
+    tell = _sketching(image, k, view, opacity, outlines)
     found = yield from followed(runs.find(image, model, preset, {"num_segments": FINE} | values, previous), tell)
     yield "", *refreshed(Session(found, k), view, opacity, outlines)
 
@@ -267,7 +276,17 @@ def run_soon(session, k, view, opacity, outlines, image, model, preset, *values)
     """A picture was dropped: run, if that does not take long."""
     _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
     if seconds and seconds > SOON:
-        yield estimated(model, preset, *values), None, "Press **Run** to segment this picture.", *[gr.skip()] * 6
+        with told():
+            picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
+        yield (
+            estimated(model, preset, *values),
+            None,
+            "Press **Run** to segment this picture.",
+            *picture,
+            [],
+            gr.skip(),
+            gr.skip(),
+        )
     else:
         yield from run(session, k, view, opacity, outlines, image, model, preset, *values)
 
@@ -538,10 +557,7 @@ def example_inputs(example: Example) -> tuple:
 def opened(example: Example, view: str, opacity: float, outlines: bool) -> tuple:
     """Words and pictures of a stored result; of an example that has none, the picture."""
     if not example.summary:
-        shown = runs.shown(open_picture(example.picture))
-        nothing = np.zeros(shown.size[::-1], int)
-        of = pictures.Layers(shown, nothing, nothing, np.zeros((1, 1), int), pictures.unnamed(1))
-        return "", *compared(of, "picture", opacity, outlines)
+        return "", *compared(pictures.alone(runs.shown(open_picture(example.picture))), "picture", opacity, outlines)
     shown, labels, naive, coarse = stored(example)
     of = pictures.Layers(shown, labels, naive, coarse, pictures.unnamed(example.k))
     return pictures.words(example.summary), *compared(of, view, opacity, outlines)
@@ -565,13 +581,12 @@ def explore(index, k, view, opacity, outlines):
 
 def restore(request: gr.Request):
     """What a link says, or the first example: inputs, then the result."""
-    skipped = [gr.skip()] * SHOWS
     try:
         link = links.Link.parse(dict(request.query_params))
         source = link and (links.kept(link.picture) if link.picture else None)
     except ValueError as error:
         gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
-        link = None
+        link = source = None
     example = next((e for e in examples() if link and e.name == link.example), examples()[0])
     if link is None:
         *inputs, k = example_inputs(example)
@@ -580,24 +595,28 @@ def restore(request: gr.Request):
         label = next(label for label, name in MODELS.items() if name == link.model)
         values = tuple(getattr(link, name) for name in VALUES)
         inputs, k, view = [str(source or example.picture), label, link.preset, *values], link.k, link.view
-    truth = str(example.truth) if example.truth and not (link and link.picture) else None
+    truth = str(example.truth) if example.truth and not source else None
     look = view, 0.6, True
+    settled = [gr.skip()] * (len(inputs) + 3)
+    if link is None or (not source and tuple(inputs) == example_inputs(example)[:-1]):
+        work, told_at_first = full(example), opened(example, *look)
+    else:
+        work = runs.find(inputs[0], inputs[1], inputs[2], {"num_segments": FINE} | _values(inputs[3:]))
+        shown = runs.shown(open_picture(inputs[0]))
+        told_at_first = ("Restoring what the link says …", *compared(pictures.alone(shown), "picture", *look[1:]))
     if link:
-        yield gr.skip(), *inputs, k, view, truth, *skipped
-    stored_one = link is None or (not link.picture and tuple(inputs) == example_inputs(example)[:-1])
+        yield "", *inputs, k, view, truth, *_waiting(*told_at_first)
+    sketch = _sketching(inputs[0], k, *look)
 
-    def tell(progress, seconds):
-        return _status(progress, seconds), *[gr.skip()] * (len(inputs) + 3), *skipped
+    def tell(*progress):
+        status, *shows = sketch(*progress)
+        return status, *settled, *shows
 
-    work = (
-        full(example)
-        if stored_one
-        else runs.find(inputs[0], inputs[1], inputs[2], {"num_segments": FINE} | _values(inputs[3:]))
-    )
     session = Session((yield from followed(work, tell)), k)
     if link and link.full:
-        session = session.recomputed((yield from followed(_exact(session.found, k), tell)))
-    yield "", *[gr.skip()] * (len(inputs) + 3), *refreshed(session, *look)
+        exact = yield from followed(_exact(session.found, k), lambda *p: (_status(*p), *settled, *_waiting(gr.skip())))
+        session = session.recomputed(exact)
+    yield "", *settled, *refreshed(session, *look)
 
 
 # ---------------------------------------------------------------- for programs
@@ -614,9 +633,14 @@ def segment_endpoint(
     {"stage", "done", "total"} in place of the JSON, in rows of the U-Net. `/rescale_k`, `/probe` and `/export` go on
     from this result, for the same client.
     """
-    values = _values((modulation_timestep, strength, feature_timestep, smoothing, seed))
+    values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
+    yield from _segmented(image, model, preset, num_segments, values)
+
+
+def _segmented(image, model, preset, num_segments, values) -> Iterator[tuple]:
+    """Label file, JSON object and session; progress before."""
+    values = _values(values) | {"num_segments": num_segments}
     with told():
-        values["num_segments"] = num_segments
         _checked(image, model, preset, values)
 
     def tell(progress, _seconds):
@@ -625,6 +649,19 @@ def segment_endpoint(
     found = yield from followed(runs.find(image, model, preset, values), tell)
     session = Session(found, len(found.cuts) - 1)
     yield _label_file(found.segmentation), found.segmentation.summary(), session
+
+
+@on_gpu(lambda image, model, k, timestep, *rest: _gpu_seconds(model, rest[-1], k, timestep))
+def segment_once_endpoint(
+    image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
+):
+    """Segment a picture with EmerDiff, without keeping anything: as `/segment`, for callers that have no session.
+
+    MCP clients are such: gradio 6.31 cannot return a result to them together with a state.
+    """
+    values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
+    for label_file, summary, _ in _segmented(image, model, preset, num_segments, values):
+        yield label_file, summary
 
 
 @plainly
@@ -887,6 +924,10 @@ def create_demo() -> gr.Blocks:
         hidden.click(
             segment_endpoint, [image, model, k, *inputs[3:], preset], [label_file, summary, session],
             api_name="segment", **named,
+        )  # fmt: skip
+        hidden.click(
+            segment_once_endpoint, [image, model, k, *inputs[3:], preset], [label_file, summary],
+            api_name="segment_once", **named,
         )  # fmt: skip
         hidden.click(rescale_endpoint, [session, k], [label_file, summary, session], api_name="rescale_k")
         hidden.click(probe_endpoint, [session, written, push], [before, after], api_name="probe", **named)

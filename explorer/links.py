@@ -6,6 +6,7 @@ All that comes from a query is checked: nothing of it is a path, and what is not
 import hashlib
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -25,6 +26,9 @@ from .session import FINE
 KEPT_HOURS = 24
 MOST_KEPT = 200  # pictures
 FOLDER = Path(tempfile.gettempdir()) / "emerdiff-linked"
+LONGEST_VALUE = 100  # characters
+
+_keeping = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Link:
             return None
         values = {}
         for name, f in known.items():
+            if len(query[name]) > LONGEST_VALUE:
+                raise ValueError(f"{name} has over {LONGEST_VALUE} characters")
             try:
                 values[name] = f.type(query[name]) if f.type in (int, float) else query[name]
             except ValueError:
@@ -97,28 +103,28 @@ class Link:
 
 def keep(picture: Image.Image) -> str:
     """Keep a picture to be linked to, for `KEPT_HOURS` on this server; returns its key."""
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
     key = hashlib.sha256(str(picture.size).encode() + picture.tobytes()).hexdigest()[:32]
-    file = FOLDER / f"{key}.png"
-    if not file.exists():
-        part = file.with_suffix(".part")
-        picture.save(part, "PNG", compress_level=1)
-        part.replace(file)
-    file.touch()
-    by_age = sorted(FOLDER.glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in by_age[MOST_KEPT:]:
-        old.unlink(missing_ok=True)
-    for other in by_age[:MOST_KEPT]:
-        if _expired(other):
-            other.unlink(missing_ok=True)
+    with _keeping:
+        FOLDER.mkdir(mode=0o700, exist_ok=True)
+        file = FOLDER / f"{key}.png"
+        if not file.exists():
+            part = file.with_suffix(".part")
+            picture.save(part, "PNG", compress_level=1)
+            part.replace(file)
+        file.touch()
+        by_age = sorted(FOLDER.glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for n, other in enumerate(by_age):
+            if n >= MOST_KEPT or _expired(other):
+                other.unlink()
     return key
 
 
 def kept(key: str) -> Path:
     """The file of a kept picture; `ValueError` where it is no longer there."""
     file = FOLDER / f"{key}.png"
-    if not file.exists() or _expired(file):
-        raise ValueError(f"the picture of this link is no longer here: pictures are kept for {KEPT_HOURS} hours")
+    with _keeping:
+        if not file.exists() or _expired(file):
+            raise ValueError(f"the picture of this link is no longer here: pictures are kept for {KEPT_HOURS} hours")
     return file
 
 

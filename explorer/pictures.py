@@ -54,6 +54,12 @@ def sketched(sketch: emerdiff.Segmentation, shown: Image.Image, k: int) -> Layer
     return Layers(shown, labels, naive, groups[sketch.coarse_labels], unnamed(k), sketch.confidence)
 
 
+def alone(shown: Image.Image) -> Layers:
+    """A picture that is not segmented."""
+    nothing = np.zeros(shown.size[::-1], int)
+    return Layers(shown, nothing, nothing, np.zeros((1, 1), int), unnamed(1))
+
+
 def unnamed(k: int) -> Legend:
     return Legend(tuple(f"Segment {i}" for i in range(k)), palette(k))
 
@@ -155,7 +161,7 @@ def figure(session: Session) -> Figure:
     height, width = image.shape[:2]
     panel = 2.4
     plot = Figure(figsize=(panel * (len(numbers) + 1), panel * height / width + 0.35), layout="constrained")
-    axes = plot.subplots(1, len(numbers) + 1)
+    axes = plot.subplots(1, len(numbers) + 1, squeeze=False)[0]
     axes[0].imshow(image)
     axes[0].set_title("picture")
     for axis, k in zip(axes[1:], numbers, strict=True):
@@ -195,10 +201,14 @@ def truth_of(file: str, size: tuple[int, int]) -> np.ndarray:
             if opened.size != size:
                 found, wanted = ("{} x {}".format(*s) for s in (opened.size, size))
                 raise ValueError(f"the label picture has {found} pixels, but the picture {wanted}")
-            values = np.asarray(opened if opened.mode in ("P", "L", "1") else opened.convert("RGB"))
+            mode = "L" if opened.mode == "LA" else opened.mode
+            numbered = mode in ("P", "L", "1") or mode.startswith("I")  # I: 16 bits
+            values = np.asarray(opened.convert(mode if numbered else "RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("this is not a label picture that can be read: a PNG is") from error
     if values.ndim == 2:
+        if not 0 <= values.min() <= values.max() <= 255:
+            raise ValueError("the label picture has numbers over 255: classes are from 0 to 254, and 255 is void")
         return values.astype(np.uint8)
     colours = values.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     classes, numbers = np.unique(colours, return_inverse=True)

@@ -69,6 +69,8 @@ class Session:
         groups = np.arange(self.k)
         for ids in self.edits.merged:
             together = np.isin(groups, list(ids))
+            if together.all():  # at this k nothing would be left beside them
+                continue
             groups[together] = groups[together].min(initial=self.k)
         return groups
 
@@ -85,7 +87,7 @@ class Session:
     @cached_property
     def legend(self) -> Legend:
         hidden = frozenset(n for n, i in enumerate(self.ids) if i in self.edits.hidden)
-        return Legend(tuple(map(self.name, self.ids)), palette(FINE)[list(self.ids)], hidden)
+        return Legend(tuple(map(self.name, self.ids)), palette(max(self.ids) + 1)[list(self.ids)], hidden)
 
     @cached_property
     def labels(self) -> np.ndarray:

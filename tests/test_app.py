@@ -89,7 +89,7 @@ def test_endpoint_returns_the_labels_that_the_package_finds(client, pictures):
 
 def test_endpoints_are_named_and_documented(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/segment", "/rescale_k", "/probe", "/export"}
+    assert set(endpoints) == {"/segment", "/segment_once", "/rescale_k", "/probe", "/export"}
     names = [parameter["parameter_name"] for parameter in endpoints["/segment"]["parameters"]]
     assert names == ["image", *QUICK]
     for endpoint, said in {

@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,15 +14,13 @@ import numpy as np
 import pytest
 from conftest import quick
 from PIL import Image
-from scipy.ndimage import binary_erosion, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 import emerdiff
 from emerdiff.drawing import boundaries, palette
 from emerdiff.masks import label, upsample_naive, upsample_nearest
 from explorer import links, pictures, runs
-from explorer.examples import examples
 from explorer.links import Link
-from explorer.pictures import Layers
 from explorer.session import FINE, Found, Session
 
 K, GRID, SIZE, SHOWN, ORIGINAL = 8, (4, 6), (48, 72), (144, 96), (90, 60)  # GRID and SIZE are (height, width)
@@ -166,7 +163,7 @@ def test_a_merge_is_left_out_where_k_lacks_its_segments_and_comes_back_with_them
         assert cut.ids == (*(i for i in range(k) if i != 5),)
         same(cut.segmentation, session.cut(k).merge([2, 5]).segmentation)
     same(merged.cut(3).cut(K).segmentation, merged.segmentation)
-    below = merged.cut(4).merge([3, 0])  # made where there is no 5, of which 3 is not the parent here
+    below = merged.cut(4).merge([3, 0])  # the merge of 2 and 5 waits
     assert below.ids == (0, 1, 2) and below.cut(K).ids == (0, 1, 2, 4, 6, 7)
 
 
@@ -264,7 +261,6 @@ def test_undo_takes_back_one_edit_after_another_and_leaves_k(session):
         lambda s: s.merge([0, 7]),
     ):
         steps.append(act(steps[-1]))
-    assert len({state(step) for step in steps if (state(step)[1].__hash__ is None)}) == 0 or True
     now = steps[-1]
     for earlier in reversed(steps[:-1]):
         now = now.undo()
@@ -278,9 +274,9 @@ def test_undo_takes_back_one_edit_after_another_and_leaves_k(session):
 def test_the_segment_under_the_pointer_is_known_by_its_number(session):
     merged = session.merge([0, 1])
     width, height = SHOWN
-    for x, y in [(0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1), (70, 40), (13, 77)]:
-        assert merged.at(x, y) == merged.ids[merged.labels[y, x]]
-    assert {merged.at(x, y) for x in range(width) for y in range(height)} == {0, *range(2, K)}
+    under = [[merged.at(x, y) for x in range(width)] for y in range(height)]
+    np.testing.assert_array_equal(under, np.array(merged.ids)[merged.labels])
+    assert set(np.unique(under)) == {0, *range(2, K)}
     borders = [(-3, 40, 0, 40), (width, 40, width - 1, 40), (70, -1, 70, 0), (9999, 9999, width - 1, height - 1)]
     for x, y, nearest_x, nearest_y in borders:
         assert merged.at(x, y) == merged.at(nearest_x, nearest_y)
@@ -492,15 +488,17 @@ def test_the_oldest_pictures_go_where_there_are_too_many(folder, monkeypatch):
 
 def test_visitors_may_keep_pictures_at_the_same_time(folder, monkeypatch):
     monkeypatch.setattr(links, "MOST_KEPT", 2)
-    barrier = Barrier(4)
+    barrier, keys = Barrier(4), []
 
-    def keep(i):
+    def keep(image):
         barrier.wait()
-        return links.keep(noise(i // 2 % 8, (400, 300)))  # two have the same
+        return links.keep(image)
 
     with ThreadPoolExecutor(4) as pool:
-        keys = list(pool.map(keep, range(32)))
-    assert len(set(keys)) == 8
+        for i in range(8):
+            images = [noise(i + n // 2, (400, 300)) for n in range(4)]  # two have the same
+            keys += pool.map(keep, images)
+    assert len(set(keys)) == 9
     files = list(folder.iterdir())
     assert len(files) == 2 and {file.suffix for file in files} == {".png"}
     for file in files:
@@ -572,8 +570,9 @@ def test_as_many_colours_as_there_are_numbers_are_classes(tmp_path):
     most = np.minimum(np.arange(600), 254).reshape(20, 30)
     truth = pictures.truth_of(saved(tmp_path, Image.fromarray(colours[most])), (30, 20))
     np.testing.assert_array_equal(truth, most)
+    most[-1, -1] = 255
     with pytest.raises(ValueError, match="over 255 colours"):
-        pictures.truth_of(saved(tmp_path, Image.fromarray(colours[np.minimum(most + 1, 255) - (most == 0)])), (30, 20))
+        pictures.truth_of(saved(tmp_path, Image.fromarray(colours[most])), (30, 20))
 
 
 def test_a_file_that_is_no_picture_is_refused(tmp_path):
@@ -671,15 +670,13 @@ def test_the_table_has_a_row_for_each_segment_and_its_shares_make_a_whole(sessio
     assert [row[1] for row in rows] == ["Segment 0", "Segment 1", "Segment 2", "<b>x</b>", "Segment 4",
                                         "Segment 6 (hidden)", "Segment 7"]  # fmt: skip
     result = edited.segmentation
-    for i, (_, _, share, naive, cells, sure) in enumerate(rows):
+    for i, (_, _, share, naive, sure) in enumerate(rows):
         ours = result.labels == i
         assert float(share[:-1]) == pytest.approx(100 * ours.mean(), abs=0.051)
         assert float(naive[:-1]) == pytest.approx(100 * (result.naive_labels == i).mean(), abs=0.051)
-        assert cells == (result.coarse_labels == i).sum()
         assert float(sure[:-1]) == pytest.approx(100 * result.confidence[ours].mean(), abs=0.51)
     for column in (2, 3):
         assert sum(float(row[column][:-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
-    assert sum(row[4] for row in rows) == GRID[0] * GRID[1]
 
 
 def test_html_is_only_in_the_tables_first_column_and_never_a_visitors(session):
@@ -697,7 +694,7 @@ def test_a_segment_without_pixels_has_a_row_without_confidence(found, fine):
     empty = segmentation(fine.coarse_labels, responses)
     session = Session(replace(found, segmentation=empty), K)
     (row,) = (row for row in pictures.table(session) if not float(row[2][:-1]))
-    assert row[4] == 3 and row[5] == ""
+    assert row[-1] == ""
     assert "0.0% of the pixels, 3 cells" in pictures.facts(session, [int(row[1].split()[1])])
 
 
@@ -767,7 +764,6 @@ def test_a_sketch_of_all_there_is_has_the_cells_of_the_cut(session, fine, k):
     assert at_size.legend.names == cut.legend.names
     assert (at_size.labels == cut.segmentation.labels).mean() > 0.8  # responses are not added here
     assert pictures.sketched(fine, session.found.shown, k).labels.shape == SHOWN[::-1]
-    assert isinstance(at_size, Layers)
 
 
 def test_a_sketch_of_all_there_is_has_the_labels_of_the_result(session, fine):

@@ -8,8 +8,9 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_table_names_every_module():
-    named = set(re.findall(r"^\| `(emerdiff/\w+\.py)` \|", README, re.M))
-    assert named == {f"emerdiff/{path.name}" for path in ROOT.glob("emerdiff/*.py")} - {"emerdiff/__init__.py"}
+    named = set(re.findall(r"^\| `((?:emerdiff|explorer)/\w+\.py)` \|", README, re.M))
+    there = [path for package in ("emerdiff", "explorer") for path in ROOT.glob(f"{package}/*.py")]
+    assert named == {f"{path.parent.name}/{path.name}" for path in there if path.name != "__init__.py"}
 
 
 def test_links_and_pictures_exist():
