@@ -1,1 +1,8 @@
 """What is behind the page: a visitor's session, the runs, the pictures of them, and links. `app.py` lays it out."""
+
+try:
+    import spaces  # Hugging Face's ZeroGPU; has to be imported before torch
+except ImportError:
+    spaces = None
+
+__all__ = ["spaces"]

@@ -49,7 +49,8 @@ def layers(session: Session) -> Layers:
 
 def sketched(sketch: emerdiff.Segmentation, shown: Image.Image, k: int) -> Layers:
     """Of a run that goes on: what it has found so far, cut to `k`."""
-    groups = emerdiff.cuts(sketch)[k]
+    cuts = emerdiff.cuts(sketch)
+    groups = cuts[min(k, len(cuts) - 1)]
     labels, naive = (upsample_nearest(groups[part], shown.size[::-1]) for part in (sketch.labels, sketch.naive_labels))
     return Layers(shown, labels, naive, groups[sketch.coarse_labels], unnamed(k), sketch.confidence)
 

@@ -57,7 +57,8 @@ def find(
     reading = yield from pipe.read(source, settings, previous=previous)
     segmentation = yield from pipe.segment(reading)
     seconds = time.monotonic() - begin
-    _row_seconds[MODELS[model], preset] = seconds / pipe.rows(settings)
+    if previous is None:  # or else some rows were there
+        _row_seconds[MODELS[model], preset] = seconds / pipe.rows(settings)
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, seconds, kept)
 

@@ -60,6 +60,11 @@ class Session:
     exact: emerdiff.Segmentation | None = None
     """A full run at this k, shown in place of the cut."""
 
+    @classmethod
+    def of(cls, found: Found, k: int) -> "Session":
+        """A session that begins with `k` segments, or with as many as there are."""
+        return cls(found, min(k, len(found.cuts) - 1))
+
     @cached_property
     def _base(self) -> emerdiff.Segmentation:
         return self.exact or emerdiff.merge(self.found.segmentation, self.found.cuts[self.k])

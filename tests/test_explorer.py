@@ -271,15 +271,15 @@ def test_undo_takes_back_one_edit_after_another_and_leaves_k(session):
     assert moved.k == 4 and moved.edits == steps[1].edits
 
 
-def test_the_segment_under_the_pointer_is_known_by_its_number(session):
-    merged = session.merge([0, 1])
-    width, height = SHOWN
+def test_the_segment_under_the_pointer_is_known_by_its_number(found):
+    width, height = 18, 12  # so small that each pixel counts
+    merged = Session(replace(found, shown=found.shown.resize((width, height))), K).merge([0, 1])
     under = [[merged.at(x, y) for x in range(width)] for y in range(height)]
     np.testing.assert_array_equal(under, np.array(merged.ids)[merged.labels])
     assert set(np.unique(under)) == {0, *range(2, K)}
-    borders = [(-3, 40, 0, 40), (width, 40, width - 1, 40), (70, -1, 70, 0), (9999, 9999, width - 1, height - 1)]
-    for x, y, nearest_x, nearest_y in borders:
-        assert merged.at(x, y) == merged.at(nearest_x, nearest_y)
+    around = [[merged.at(x, y) for x in range(-3, width + 3)] for y in range(-3, height + 3)]
+    np.testing.assert_array_equal(around, np.pad(under, 3, "edge"))
+    assert merged.at(9999, -9999) == under[0][-1]
 
 
 # --- A session: a full run at its k
@@ -388,6 +388,7 @@ def test_other_names_in_a_query_are_passed_over():
         ({"example": None}, "to an example or to a picture"),
         ({"example": None, "picture": "../../etc/passwd"}, "not the key of a picture"),
         ({"example": None, "picture": KEY + "\n"}, "not the key of a picture"),
+        ({"example": None, "picture": KEY + "0"}, "not the key of a picture"),
         ({"example": None, "picture": KEY.upper()}, "not the key of a picture"),
     ],
 )

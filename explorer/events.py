@@ -1,0 +1,651 @@
+"""What the page's events do: runs, cuts, edits, probes, scores, files and links; `app.py` says where they belong.
+
+Every event that needs the network is a generator, so that it stops when it is cancelled or its tab is closed.
+"""
+
+import html
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+
+import emerdiff
+from emerdiff.batches import Results
+from emerdiff.drawing import indexed_png
+from emerdiff.exporting import export
+from emerdiff.picture import open_picture
+from emerdiff.settings import PRESETS
+
+from . import links, pictures, runs, spaces
+from .examples import Example, examples, full, stored
+from .pictures import VIEWS, duration
+from .runs import MODELS
+from .session import FINE, Session
+
+VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
+SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
+LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds; whom the machine belongs to may run for longer
+CELL = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What cannot be done becomes a sentence on the page."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        raise gr.Error(text[:1].upper() + text[1:], print_exception=False) from error
+    except torch.OutOfMemoryError as error:
+        raise gr.Error(
+            "There was not enough memory for this picture. Try the miniature.", print_exception=False
+        ) from error
+
+
+def plainly(function: Callable) -> Callable:
+    """An event whose `ValueError`s the page tells."""
+
+    @wraps(function)
+    def event(*args):
+        with told():
+            return function(*args)
+
+    return event
+
+
+def _values(values) -> dict:
+    return dict(zip(VALUES, values, strict=True))
+
+
+def _needed(session: Session | None) -> Session:
+    if session is None:
+        raise ValueError("nothing is segmented yet: press Run, or take an example and wait a moment")
+    return session
+
+
+def _checked(image: str | None, model: str, preset: str, values: dict) -> None:
+    """Everything that can be refused is refused here, before a GPU is asked for."""
+    if not image:
+        raise ValueError("choose a picture first: drop one in, paste one, or take an example")
+    if preset not in PRESETS:
+        raise ValueError(f"quality must be one of {', '.join(PRESETS)}")
+    open_picture(image)
+    runs.pipeline_of(model).settings(preset=preset, **values)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def on_gpu(seconds: Callable[..., int]) -> Callable:
+    """An event that needs a GPU for `seconds` of its inputs at most, where that is counted: on ZeroGPU."""
+    return lambda function: spaces.GPU(duration=seconds)(function) if spaces else function
+
+
+def _gpu_seconds(model: str, preset: str, num_segments: int, timestep: int) -> int:
+    """A generous guess: about 30 rows a second at Stable Diffusion's size."""
+    try:
+        rows, _ = runs.estimate(model, preset, {"num_segments": num_segments, "modulation_timestep": timestep})
+    except (KeyError, ValueError):
+        return 10  # what cannot be run is told by the event
+    return int(min(300, 20 + rows / 30))
+
+
+def _seconds_of(session: Session | None, k: int) -> int:
+    if session is None:
+        return 10
+    found = session.found
+    model = next(label for label, name in MODELS.items() if name == found.segmentation.model)
+    return _gpu_seconds(model, found.preset, k, found.segmentation.settings.modulation_timestep)
+
+
+def followed(run: Generator, tell: Callable) -> Generator:
+    """What `tell(progress, seconds)` says of a run, at most twice a second and at each sketch; returns its result."""
+    began = last = time.monotonic()
+    with closing(run), told():
+        for progress in (results := Results(run)):
+            now = time.monotonic()
+            if LONGEST_RUN and now - began > LONGEST_RUN:
+                raise ValueError(f"a run may take {duration(LONGEST_RUN)} here: try another quality, or the miniature")
+            if progress.sketch or now - last > 0.5:
+                last = now
+                yield tell(progress, now - began)
+    return results.value
+
+
+def _status(progress: emerdiff.Progress, seconds: float) -> str:
+    stage = html.escape(progress.stage.capitalize())
+    if progress.done < 3:
+        return f"<span role='status'>{stage} …</span><progress></progress>"
+    left = seconds * (progress.total / progress.done - 1)
+    text = f"{stage}: {progress.done} of {progress.total} U-Net rows, about {duration(left)} left"
+    return f"<span role='status'>{text}</span><progress value='{progress.done}' max='{progress.total}'></progress>"
+
+
+def estimated(model: str, preset: str, *values) -> str:
+    """How long a run would take here, in words."""
+    try:
+        rows, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
+    except (ValueError, KeyError):
+        return ""
+    took = f"about {duration(seconds)} on this machine" if seconds else "this model has not run here yet"
+    return f"<span role='status'>A run: {rows} U-Net rows, {took}.</span>"
+
+
+def compared(of: pictures.Layers, view: str, opacity: float, outlines: bool) -> tuple:
+    """Slider, left and right picture."""
+    drawn = [_png(picture) for picture in pictures.views(of, view, opacity, outlines)]
+    if view == "slider":
+        return gr.update(value=tuple(drawn), visible=True), gr.update(visible=False), gr.update(visible=False)
+    left, right = (*drawn, None)[:2]
+    label, other = {"side by side": ("Naive upsampling", "EmerDiff"), "masks": ("EmerDiff", None)}.get(
+        view, (view.capitalize(), None)
+    )
+    return (
+        gr.update(visible=False),
+        gr.update(value=left, visible=True, label=label),
+        gr.update(value=right, visible=right is not None, label=other),
+    )
+
+
+def refreshed(session: Session, view: str, opacity: float, outlines: bool, chosen: list[int] | None = None) -> tuple:
+    """Everything that shows a session: `shows` in `create_demo`."""
+    summary = session.segmentation.summary()
+    kept = [i for i in chosen or [] if i in session.ids]
+    seconds = None if session.exact else session.found.seconds
+    words = pictures.words(summary, seconds)
+    choices = [(session.name(i), i) for i in session.ids]
+    return (
+        session,
+        words,
+        *compared(pictures.layers(session), view, opacity, outlines),
+        pictures.table(session),
+        gr.update(choices=choices, value=kept),
+        gr.update(interactive=bool(session.before)),
+    )
+
+
+SHOWS = 8  # components that `refreshed` fills
+
+
+def _waiting(words: str, *pair) -> tuple:
+    """Of what shows a session, words and maybe its pictures, while there is no session yet."""
+    return gr.skip(), words, *(pair or [gr.skip()] * 3), *[gr.skip()] * (SHOWS - 5)
+
+
+def _sketching(image: str, k: int, *look) -> Callable:
+    """Tells status and sketches of a run that will be cut to k."""
+    shown = runs.shown(open_picture(image))
+
+    def tell(progress, seconds):
+        pair = compared(pictures.sketched(progress.sketch, shown, k), *look) if progress.sketch else ()
+        return _status(progress, seconds), *_waiting(gr.skip(), *pair)
+
+    return tell
+
+
+@on_gpu(lambda *inputs: _gpu_seconds(*inputs[6:8], FINE, inputs[8]))
+def run(session, k, view, opacity, outlines, image, model, preset, *values):
+    """The Run button: status and sketches while the network works, then everything."""
+    values = _values(values)
+    with told():
+        _checked(image, model, preset, values)
+    same_model = session and session.found.segmentation.model == MODELS[model]
+    previous = session.found.reading if same_model else None
+    yield _status(emerdiff.Progress("starting", 0, 1), 0), *_waiting("Segmenting …")
+    tell = _sketching(image, k, view, opacity, outlines)
+    found = yield from followed(runs.find(image, model, preset, {"num_segments": FINE} | values, previous), tell)
+    yield "", *refreshed(Session.of(found, k), view, opacity, outlines)
+
+
+def run_soon(session, k, view, opacity, outlines, image, model, preset, *values):
+    """A picture was dropped: run, if that does not take long."""
+    _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
+    if seconds and seconds > SOON:
+        with told():
+            picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
+        yield (
+            estimated(model, preset, *values),
+            None,
+            "Press **Run** to segment this picture.",
+            *picture,
+            [],
+            gr.skip(),
+            gr.skip(),
+        )
+    else:
+        yield from run(session, k, view, opacity, outlines, image, model, preset, *values)
+
+
+@on_gpu(lambda session, *_: _seconds_of(session, session.k if session else 0))
+def recompute(session, view, opacity, outlines, chosen):
+    """A full run at the k that is shown."""
+    with told():
+        session = _needed(session)
+    found = session.found
+    yield from _recomputed(session, view, opacity, outlines, chosen, _exact(found, session.k))
+
+
+def _exact(found, k: int) -> Generator:
+    pipe, settings = runs.pipeline(found.segmentation.model), replace(found.segmentation.settings, num_segments=k)
+    reading = yield from pipe.read(found.source, settings, previous=found.reading)
+    return (yield from pipe.segment(reading))
+
+
+def _recomputed(session, view, opacity, outlines, chosen, work):
+    exact = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * SHOWS))
+    yield "", *refreshed(session.recomputed(exact), view, opacity, outlines, chosen)
+
+
+@plainly
+def cut(session, k, view, opacity, outlines, chosen):
+    """k has moved."""
+    if session is None:
+        return [gr.skip()] * SHOWS
+    return refreshed(session.cut(k), view, opacity, outlines, chosen)
+
+
+@plainly
+def redraw(session, view, opacity, outlines):
+    if session is None:
+        return [gr.skip()] * 3
+    return compared(pictures.layers(session), view, opacity, outlines)
+
+
+# ---------------------------------------------------------------- segments
+
+
+def pick(session, chosen, event: gr.SelectData):
+    """A click on a picture puts a segment among the chosen ones, or takes it out."""
+    if session is None:
+        return gr.skip()
+    clicked = session.at(*event.index)
+    return [i for i in chosen if i != clicked] if clicked in chosen else [*chosen, clicked]
+
+
+def pick_row(session, chosen, event: gr.SelectData):
+    if session is None or event.index[0] >= len(session.ids):
+        return gr.skip()
+    clicked = session.ids[event.index[0]]
+    return [i for i in chosen if i != clicked] if clicked in chosen else [*chosen, clicked]
+
+
+@plainly
+def evidence(session, chosen):
+    """What is known of the chosen segments without the network: words, cells and difference map."""
+    if session is None or not chosen:
+        return (pictures.facts(session, chosen) if session else "", *[gr.update(visible=False)] * 4)
+    size, part = session.found.shown.size, np.isin(session.ids, chosen)
+    response = session.segmentation.responses[part].astype(np.float32).sum(0)
+    cells = part[session.segmentation.coarse_labels]
+    difference = pictures.heat(np.linalg.norm(response, axis=0), size)
+    shown = (gr.update(value=_png(picture), visible=True) for picture in (pictures.cells(session, cells), difference))
+    return pictures.facts(session, chosen), *shown, *[gr.update(visible=False)] * 2
+
+
+@on_gpu(lambda session, *_: _seconds_of(session, 2))
+def perturbed(session, chosen):
+    """The two perturbed pictures of the chosen segments."""
+    with told():
+        session = _needed(session)
+        if not chosen:
+            raise ValueError("choose a segment first")
+    cells = np.isin(session.ids, chosen)[session.segmentation.coarse_labels]
+    strength = session.found.segmentation.settings.strength * cells
+    work = runs.paint(session.found, np.stack([-strength, strength]))
+    painted = yield from followed(work, lambda *progress: (_status(*progress), gr.skip(), gr.skip()))
+    size = session.found.shown.size
+    yield "", *(gr.update(value=_png(pictures.painted(picture, size)), visible=True) for picture in painted)
+
+
+def edit(change: Callable) -> Callable:
+    """An event that edits the session: `change(session, chosen, name)` gives the edited one."""
+
+    @plainly
+    def event(session, view, opacity, outlines, chosen, name):
+        return refreshed(change(_needed(session), chosen, name), view, opacity, outlines, chosen)
+
+    return event
+
+
+# ---------------------------------------------------------------- probe
+
+
+def _cells(text: str, grid: tuple[int, int]) -> np.ndarray:
+    """(h, w) bool of "row,column row,column ...", counted from 0."""
+    chosen = np.zeros(grid, bool)
+    for pair in (text or "").replace(";", " ").split():
+        if not (found := CELL.fullmatch(pair)) or not all(
+            int(n) < most for n, most in zip(found.groups(), grid, strict=True)
+        ):
+            raise ValueError(
+                f"cells are written as row,column with a space between them, rows from 0 to {grid[0] - 1} and columns "
+                f"from 0 to {grid[1] - 1}: {pair!r:.20} is not one"
+            )
+        chosen[int(found[1]), int(found[2])] = True
+    return chosen
+
+
+def _written(cells: np.ndarray) -> str:
+    return " ".join(f"{row},{column}" for row, column in np.argwhere(cells))
+
+
+def brush(session, text, width, event: gr.SelectData):
+    """A click on the grid: its cells are chosen, or no longer if the one under the pointer was."""
+    if session is None:
+        return gr.skip()
+    with told():
+        grid = session.segmentation.coarse_labels.shape
+        cells = _cells(text, grid)
+    size = session.found.shown.size[::-1]
+    row, column = (at * count // pixels for at, count, pixels in zip(event.index[::-1], grid, size, strict=True))
+    reach = width // 2
+    window = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+    cells[window] = not cells[row, column]
+    return _written(cells)
+
+
+@plainly
+def grid_shown(session, text, strength):
+    if session is None:
+        return gr.skip()
+    return pictures.cells(session, _cells(text, session.segmentation.coarse_labels.shape), -1 if strength < 0 else 1)
+
+
+@plainly
+def cells_of_chosen(session, chosen):
+    session = _needed(session)
+    if not chosen:
+        raise ValueError("choose a segment first, in the tab Segments")
+    return _written(np.isin(session.ids, chosen)[session.segmentation.coarse_labels])
+
+
+@on_gpu(lambda session, *_: _seconds_of(session, 2))
+def probed(session, text, strength):
+    """The picture with the chosen cells pushed, and where it changed."""
+    with told():
+        session = _needed(session)
+        cells = _cells(text, session.segmentation.coarse_labels.shape)
+        if not cells.any():
+            raise ValueError("choose cells first: click on the grid")
+    work = runs.paint(session.found, np.stack([0 * cells, strength * cells]))
+    before, after = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * 3))
+    size = session.found.shown.size
+    change = pictures.heat(np.linalg.norm(after - before, axis=-1), size)
+    yield "", pictures.painted(before, size), pictures.painted(after, size), change
+
+
+# ---------------------------------------------------------------- taking away, scoring, sharing
+
+
+def _folder() -> Path:
+    """A new folder for files that an event returns: gradio copies them, and old ones are swept away here."""
+    base = Path(tempfile.gettempdir()) / f"emerdiff-out-{os.getpid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    for old in base.iterdir():
+        with suppress(FileNotFoundError):  # another visitor's event sweeps too
+            if time.time() - old.stat().st_mtime > 600:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=base))
+
+
+def _png(picture: np.ndarray) -> str:
+    """A file of the picture: gradio's own compression takes five times as long, for files a tenth smaller."""
+    path = _folder() / "picture.png"
+    Image.fromarray(picture).save(path, compress_level=1)
+    return str(path)
+
+
+@plainly
+def draw_figure(session):
+    plot, folder = pictures.figure(_needed(session)), _folder()
+    files = [folder / f"emerdiff_k.{kind}" for kind in ("png", "pdf")]
+    for file in files:
+        plot.savefig(file, dpi=150)
+    return str(files[0]), [str(file) for file in files]
+
+
+@plainly
+def score(session, truth):
+    session = _needed(session)
+    if not truth:
+        raise ValueError("choose a label picture first: classes as numbers or colours, of the picture's size")
+    return pictures.scores(session, pictures.truth_of(truth, session.segmentation.original_size))
+
+
+@plainly
+def take_away(session):
+    session, file = _needed(session), _folder() / "emerdiff.zip"
+    run = {"preset": session.found.preset, "cut_from": session.found.segmentation.settings.num_segments}
+    export(session.segmentation, session.legend, open_picture(session.found.source), file, run=run)
+    return str(file)
+
+
+def _link(session: Session, view: str) -> links.Link:
+    found, settings = session.found, session.found.segmentation.settings
+    example = next((e.name for e in examples() if str(e.picture) == found.source), None)
+    return links.Link(
+        model=found.segmentation.model,
+        k=session.k,
+        preset=found.preset,
+        view=view,
+        full=session.exact is not None,
+        example=example,
+        picture=None if example else links.keep(open_picture(found.source)),
+        **{name: getattr(settings, name) for name in VALUES},
+    )
+
+
+@plainly
+def share(session, view, request: gr.Request):
+    link = _link(_needed(session), view)
+    space = os.environ.get("SPACE_ID")
+    base = f"https://huggingface.co/spaces/{space}" if space else str(request.request.base_url).rstrip("/") + "/"
+    note = (
+        f"The picture is kept on this server for {links.KEPT_HOURS} hours, or until it restarts."
+        if link.picture
+        else ""
+    )
+    return f"{base}?{link.query}", note or "This link does not expire."
+
+
+def code(session) -> str:
+    """The settings that are shown, as Python."""
+    if session is None:
+        return ""
+    found, settings = session.found, session.found.segmentation.settings
+    name = found.segmentation.model
+    own = runs.defaults(next(label for label, value in MODELS.items() if value == name))
+    changed = {n: getattr(settings, n) for n in VALUES if getattr(settings, n) != getattr(own, n)}
+    words = "".join(f", {n}={value!r}" for n, value in changed.items())
+    preset = "" if found.preset == "exact" else f", preset={found.preset!r}"
+    segments = session.k if session.exact else settings.num_segments
+    lines = [
+        "import emerdiff",
+        "",
+        f"pipe = emerdiff.load({name!r})",
+        f"segmentation = pipe('picture.jpg', pipe.settings(num_segments={segments}{preset}{words}))",
+    ]
+    if not session.exact:
+        lines.append(f"segmentation = emerdiff.recut(segmentation, {session.k})")
+    return "\n".join([*lines, "print(segmentation.labels_at_original_size)"])
+
+
+# ---------------------------------------------------------------- examples
+
+
+def example_inputs(example: Example) -> tuple:
+    """Picture, model, preset and values, in the order of the page's inputs, and k."""
+    s = example.settings if example.summary else runs.defaults(next(iter(MODELS)))
+    return str(example.picture), next(iter(MODELS)), "exact", *(getattr(s, name) for name in VALUES), example.k
+
+
+def opened(example: Example, view: str, opacity: float, outlines: bool) -> tuple:
+    """Words and pictures of a stored result; of an example that has none, the picture."""
+    if not example.summary:
+        return "", *compared(pictures.alone(runs.shown(open_picture(example.picture))), "picture", opacity, outlines)
+    shown, labels, naive, coarse = stored(example)
+    of = pictures.Layers(shown, labels, naive, coarse, pictures.unnamed(example.k))
+    return pictures.words(example.summary), *compared(of, view, opacity, outlines)
+
+
+def choose_example(view, opacity, outlines, event: gr.SelectData):
+    example = examples()[event.index]
+    truth = str(example.truth) if example.truth else None
+    return event.index, None, truth, *example_inputs(example), *opened(example, view, opacity, outlines)
+
+
+def explore(index, k, view, opacity, outlines):
+    """The full result of an example, so that it can be explored."""
+
+    def tell(progress, seconds):
+        return _status(progress, seconds), *[gr.skip()] * SHOWS
+
+    found = yield from followed(full(examples()[index]), tell)
+    yield "", *refreshed(Session.of(found, k), view, opacity, outlines)
+
+
+def restore(request: gr.Request):
+    """What a link says, or the first example: inputs, then the result."""
+    try:
+        link = links.Link.parse(dict(request.query_params))
+        source = link and (links.kept(link.picture) if link.picture else None)
+    except ValueError as error:
+        gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
+        link = source = None
+    example = next((e for e in examples() if link and e.name == link.example), examples()[0])
+    if link is None:
+        *inputs, k = example_inputs(example)
+        view = VIEWS[0]
+    else:
+        label = next(label for label, name in MODELS.items() if name == link.model)
+        values = tuple(getattr(link, name) for name in VALUES)
+        inputs, k, view = [str(source or example.picture), label, link.preset, *values], link.k, link.view
+    truth = str(example.truth) if example.truth and not source else None
+    look = view, 0.6, True
+    settled = [gr.skip()] * (len(inputs) + 3)
+    if link is None or (not source and tuple(inputs) == example_inputs(example)[:-1]):
+        work, told_at_first = full(example), opened(example, *look)
+    else:
+        work = runs.find(inputs[0], inputs[1], inputs[2], {"num_segments": FINE} | _values(inputs[3:]))
+        shown = runs.shown(open_picture(inputs[0]))
+        told_at_first = ("Restoring what the link says …", *compared(pictures.alone(shown), "picture", *look[1:]))
+    if link:
+        yield "", *inputs, k, view, truth, *_waiting(*told_at_first)
+    sketch = _sketching(inputs[0], k, *look)
+
+    def tell(*progress):
+        status, *shows = sketch(*progress)
+        return status, *settled, *shows
+
+    session = Session.of((yield from followed(work, tell)), k)
+    if link and link.full:
+        exact = yield from followed(_exact(session.found, k), lambda *p: (_status(*p), *settled, *_waiting(gr.skip())))
+        session = session.recomputed(exact)
+    yield "", *settled, *refreshed(session, *look)
+
+
+# ---------------------------------------------------------------- for programs
+
+
+@on_gpu(lambda image, model, k, timestep, *rest: _gpu_seconds(model, rest[-1], k, timestep))
+def segment_endpoint(
+    image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
+):
+    """Segment a picture with EmerDiff.
+
+    Returns the label PNG, at the size of the picture, whose palette index is the segment of each pixel; and a JSON
+    object of the settings used, the segments' shares and confidences, and notes. While the run goes on, streams
+    {"stage", "done", "total"} in place of the JSON, in rows of the U-Net. `/rescale_k`, `/probe` and `/export` go on
+    from this result, for the same client.
+    """
+    values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
+    yield from _segmented(image, model, preset, num_segments, values)
+
+
+def _segmented(image, model, preset, num_segments, values) -> Iterator[tuple]:
+    """Label file, JSON object and session; progress before."""
+    values = _values(values) | {"num_segments": num_segments}
+    with told():
+        _checked(image, model, preset, values)
+
+    def tell(progress, _seconds):
+        return None, {"stage": progress.stage, "done": progress.done, "total": progress.total}, gr.skip()
+
+    found = yield from followed(runs.find(image, model, preset, values), tell)
+    session = Session.of(found, num_segments)
+    yield _label_file(found.segmentation), found.segmentation.summary(), session
+
+
+@on_gpu(lambda image, model, k, timestep, *rest: _gpu_seconds(model, rest[-1], k, timestep))
+def segment_once_endpoint(
+    image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
+):
+    """Segment a picture with EmerDiff, without keeping anything: as `/segment`, for callers that have no session.
+
+    MCP clients are such: gradio 6.31 cannot return a result to them together with a state.
+    """
+    values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
+    for label_file, summary, _ in _segmented(image, model, preset, num_segments, values):
+        yield label_file, summary
+
+
+@plainly
+def rescale_endpoint(session, k):
+    """Cut this client's last segmentation to fewer segments, without the network.
+
+    Returns the label PNG at the size of the picture and the JSON object of the segments, as `/segment` does.
+    """
+    session = _asked(session).cut(int(k))
+    return _label_file(session.segmentation), session.segmentation.summary(), session
+
+
+@on_gpu(lambda session, *_: _seconds_of(session, 2))
+def probe_endpoint(session, cells, strength):
+    """Push the network in some cells of the low-resolution grid of this client's last picture.
+
+    `cells` are written "row,column row,column ...", counted from 0. Returns two PNGs as the network sees the picture:
+    painted again without a push, and with it.
+    """
+    with told():
+        session = _asked(session)
+        chosen = _cells(cells, session.segmentation.coarse_labels.shape)
+    painted = yield from followed(
+        runs.paint(session.found, np.stack([0 * chosen, strength * chosen])), lambda *_: (None, None)
+    )
+    yield tuple(pictures.painted(picture, session.segmentation.image.shape[1::-1]) for picture in painted)
+
+
+@plainly
+def export_endpoint(session):
+    """This client's last segmentation as a zip: label PNG, overlay, cut-outs, COCO JSON, NPZ and settings."""
+    return take_away(_asked(session))
+
+
+def _asked(session: Session | None) -> Session:
+    if session is None:
+        raise ValueError("there is no result yet: call /segment first, with the same client")
+    return session
+
+
+def _label_file(result: emerdiff.Segmentation) -> str:
+    path = _folder() / "labels.png"
+    k = result.settings.num_segments
+    indexed_png(result.labels_at_original_size, pictures.unnamed(k).colours).save(path)
+    return str(path)
+
+
+def own_values(model: str):
+    """The values that suit a model that was chosen."""
+    s = runs.defaults(model)
+    return s.modulation_timestep, s.strength, s.feature_timestep, s.smoothing
