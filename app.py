@@ -30,10 +30,11 @@ HELP = f"""
 The same colour is the same segment everywhere, also when *k* moves.
 
 **Moving k** does not run the network. A run finds {FINE} segments; fewer are made by merging those with the nearest
-features, whose responses are added. "Recompute exactly" runs the network for just this *k*.
+features, whose responses are added. "Recompute exactly" runs the network for just this *k*. On 29 drawn scenes, cut to
+12, both score the same; 74 % of the pixels agree, as k-means finds other segments, and 93 % on the very same segments.
 
-**Quality.** *Exact* is the published procedure. *Fast* and *preview* make fewer steps, push one way only, or push
-several segments at once: their masks are rougher. The README has what they lose, measured.
+**Quality.** *Exact* is the published procedure. *Fast* makes 6 of its 15 steps and *preview* 3, both with the push up
+alone: their masks are rougher. The README has what they lose, measured.
 
 The **miniature** is a small model trained on drawn scenes, so that everything here runs without a download; it knows
 little of photographs. Stable Diffusion does, and wants a GPU.
@@ -239,7 +240,8 @@ def create_demo() -> gr.Blocks:
         light = private | {"concurrency_limit": 4}
 
         opening = demo.load(events.restore, None, [status, *inputs, k, view, truth, *shows], **ready)
-        running = go.click(events.run, [session, k, *look, *inputs], [status, *shows], **heavy)
+        checked = go.click(events.check, inputs, status, **light)
+        running = checked.success(events.run, [session, k, *look, *inputs], [status, *shows], **heavy)
         dropped = image.upload(events.run_soon, [session, k, *look, *inputs], [status, *shows], **heavy)
         exact = exactly.click(events.recompute, [session, *look, chosen], [status, *shows], **heavy)
         exploring = gallery.select(
@@ -247,7 +249,7 @@ def create_demo() -> gr.Blocks:
         ).then(events.explore, [example, k, *look], [status, *shows], **ready)
         painting = paint.click(events.perturbed, [session, chosen], [status, minus, plus], **heavy)
         probing = perturb.click(events.probed, [session, written, push], [status, before, after, change], **heavy)
-        work = [opening, running, dropped, exact, exploring, painting, probing]
+        work = [opening, checked, running, dropped, exact, exploring, painting, probing]
         for event in work:
             event.failure(lambda: "", None, status, **light)
         stop.click(lambda: "Stopped.", None, status, cancels=work, queue=False, api_visibility="private")

@@ -19,12 +19,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from .batches import Results
 from .loading import cast, fast_dtype
 from .miniature.model import new_scheduler, new_tokenizer
-from .pipeline import EmerDiffPipeline
+from .pipeline import MODULATING, EmerDiffPipeline
 from .published import Published
 from .settings import PRESETS, Settings
 
 NOTEBOOK_DRAWS = 100  # of the features, in the published procedure
-MODULATED = "modulating segments"
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _attempt(
     with peak_memory(pipe.unet.device) as peak, metered(pipe.unet, pipe.vae.decoder, count=count) as calls:
         begin, before, first, stopped = time.perf_counter(), 0, None, False
         for event in (results := Results(pipe.stream(picture, settings))):
-            if event.stage != MODULATED or event.done == before:
+            if event.stage != MODULATING or event.done == before:
                 before = event.done  # rows
             elif first is None:
                 first = len(calls) - 1

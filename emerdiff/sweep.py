@@ -15,14 +15,14 @@ from .settings import PRESETS
 
 FINE = 30  # segments of the run that is re-cut
 EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
-ONE_SIDE = {"two_sided": False, "kmeans_n_init": 10}
+ONE_SIDE = {"two_sided": False}
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     EXACT: {},
     **{f"{steps} steps": {"replay_steps": steps} for steps in (8, 4)},
     "one side": ONE_SIDE,
     **{f"one side, {steps} steps": ONE_SIDE | {"replay_steps": steps} for steps in (8, 6, 4, 3, 2)},
-    "shared rows": {"shared_rows": True, "kmeans_n_init": 10},
-    "shared rows, 4 steps": {"shared_rows": True, "kmeans_n_init": 10, "replay_steps": 4},
+    "shared rows": {"shared_rows": True},
+    "shared rows, 4 steps": {"shared_rows": True, "replay_steps": 4},
     "shared rows, one side": {"shared_rows": True} | ONE_SIDE,
     **{
         f"shared rows, one side, {steps} steps": {"shared_rows": True, "replay_steps": steps} | ONE_SIDE

@@ -75,7 +75,6 @@ def _needed(session: Session | None) -> Session:
 
 
 def _checked(image: str | None, model: str, preset: str, values: dict) -> None:
-    """Everything that can be refused is refused here, before a GPU is asked for."""
     if not image:
         raise ValueError("choose a picture first: drop one in, paste one, or take an example")
     if preset not in PRESETS:
@@ -176,6 +175,7 @@ def refreshed(session: Session, view: str, opacity: float, outlines: bool, chose
 
 
 SHOWS = 8  # components that `refreshed` fills
+_NOTHING = ([], gr.skip(), gr.skip())  # of the last three of them
 
 
 def _waiting(words: str, *pair) -> tuple:
@@ -194,15 +194,20 @@ def _sketching(image: str, k: int, *look) -> Callable:
     return tell
 
 
+@plainly
+def check(image, model, preset, *values) -> str:
+    """Everything that can be refused is refused here, before a GPU is asked for."""
+    _checked(image, model, preset, _values(values))
+    return _status(emerdiff.Progress("starting", 0, 1), 0)
+
+
 @on_gpu(lambda *inputs: _gpu_seconds(*inputs[6:8], FINE, inputs[8]))
 def run(session, k, view, opacity, outlines, image, model, preset, *values):
     """The Run button: status and sketches while the network works, then everything."""
     values = _values(values)
-    with told():
-        _checked(image, model, preset, values)
     same_model = session and session.found.segmentation.model == MODELS[model]
     previous = session.found.reading if same_model else None
-    yield _status(emerdiff.Progress("starting", 0, 1), 0), *_waiting("Segmenting …")
+    yield gr.skip(), *_waiting("Segmenting …")
     tell = _sketching(image, k, view, opacity, outlines)
     found = yield from followed(runs.find(image, model, preset, {"num_segments": FINE} | values, previous), tell)
     yield "", *refreshed(Session.of(found, k), view, opacity, outlines)
@@ -210,19 +215,12 @@ def run(session, k, view, opacity, outlines, image, model, preset, *values):
 
 def run_soon(session, k, view, opacity, outlines, image, model, preset, *values):
     """A picture was dropped: run, if that does not take long."""
-    _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
+    with told():
+        _checked(image, model, preset, _values(values))
+        _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
+        picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
     if seconds and seconds > SOON:
-        with told():
-            picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
-        yield (
-            estimated(model, preset, *values),
-            None,
-            "Press **Run** to segment this picture.",
-            *picture,
-            [],
-            gr.skip(),
-            gr.skip(),
-        )
+        yield estimated(model, preset, *values), None, "Press **Run** to segment this picture.", *picture, *_NOTHING
     else:
         yield from run(session, k, view, opacity, outlines, image, model, preset, *values)
 
