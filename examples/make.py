@@ -2,7 +2,8 @@
 
 They are run as the page runs them, in many segments that are cut to fewer. For each: NAME.jpg, its NAME_truth.png
 (classes), and NAME_labels.png, NAME_naive.png and NAME_coarse.png (segments), all as indexed pictures; examples.json
-holds the settings and segments. Also draws figure.png for the README. Run it again whenever the weights, the scenes or the method change.
+holds the settings and segments. Also draws figure.png for the README. Run it again whenever the weights, the scenes or
+the method change.
 """
 
 import json
