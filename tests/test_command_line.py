@@ -157,10 +157,9 @@ def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_pa
     status, out, _ = called(capsys, "sweep", *arguments, *(word for pair in files.items() for word in pair))
     rows = strict(files["--out"].read_text())["rows"]
     assert status == 0 and {*names, "naive"} < rows.keys() and all(f"\n{name} " in out for name in rows)
-    assert rows["exact"]["agreement"] == 1 and rows["exact on the re-cut's segments"]["agreement"] == 1
-    assert max(rows[name]["agreement"] for name in names[1:]) < 1
-    assert rows[names[2]]["seconds"] < rows[names[1]]["seconds"] < rows["exact"]["seconds"]
-    assert all(0 <= row[score] <= 1 for row in rows.values() for score in ("miou", "boundary_f"))
+    others = [*names[1:], "re-cut from 6", "exact on the re-cut's segments"]  # the last is held against the re-cut
+    assert rows["exact"]["agreement"] == 1 and all(0 < rows[name]["agreement"] < 1 for name in others)
+    assert all(0 <= row[score] <= 1 for row in rows.values() for score in ("miou", "hungarian", "boundary_f"))
     assert Image.open(files["--figure"]).width > 600
 
 
