@@ -157,7 +157,7 @@ def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_pa
     status, out, _ = called(capsys, "sweep", *arguments, *(word for pair in files.items() for word in pair))
     rows = strict(files["--out"].read_text())["rows"]
     assert status == 0 and {*names, "naive"} < rows.keys() and all(f"\n{name} " in out for name in rows)
-    others = [*names[1:], "re-cut from 6", "exact on the re-cut's segments"]  # the last is held against the re-cut
+    others = [*names[1:], sweep.RECUT, sweep.UNION]  # the last is held against the re-cut
     assert rows["exact"]["agreement"] == 1 and all(0 < rows[name]["agreement"] < 1 for name in others)
     assert all(0 <= row[score] <= 1 for row in rows.values() for score in ("miou", "hungarian", "boundary_f"))
     assert Image.open(files["--figure"]).width > 600
