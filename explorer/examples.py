@@ -79,10 +79,9 @@ def full(example: Example) -> Generator[emerdiff.Progress, None, Found]:
     with _computing:  # others wait, and find the file
         if not file.exists():
             found = yield from find(source, model, "exact", values)
-            _write(found, file)
+            _write(found.segmentation, file)
             return found
-    segmentation, seconds = _read(file)
-    return Found(str(source), shown(open_picture(source)), segmentation, "exact", seconds)
+    return Found(str(source), shown(open_picture(source)), _read(file), "exact", seconds=0)
 
 
 @lru_cache(maxsize=1)
@@ -98,8 +97,7 @@ def _digest(example: Example) -> str:
     return hashlib.sha256(_code() + example.picture.read_bytes() + str(FINE).encode()).hexdigest()[:16]
 
 
-def _write(found: Found, file: Path) -> None:
-    result = found.segmentation
+def _write(result: emerdiff.Segmentation, file: Path) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in file.parent.glob(f"{file.name.rsplit('-', 1)[0]}-*"):
         old.unlink(missing_ok=True)
@@ -113,7 +111,6 @@ def _write(found: Found, file: Path) -> None:
             responses=result.responses,
             facts=json.dumps(
                 {
-                    "seconds": found.seconds,
                     "original_size": result.original_size,
                     "settings": asdict(result.settings),
                     "model": result.model,
@@ -124,14 +121,14 @@ def _write(found: Found, file: Path) -> None:
     part.replace(file)
 
 
-def _read(file: Path) -> tuple[emerdiff.Segmentation, float]:
+def _read(file: Path) -> emerdiff.Segmentation:
     with np.load(file, allow_pickle=False) as kept:
         arrays = {name: kept[name] for name in ("image", "coarse_labels", "features", "responses")}
         facts = json.loads(str(kept["facts"]))
     settings = emerdiff.Settings(**facts["settings"])
     differences = np.linalg.norm(arrays["responses"].astype(np.float32), axis=1)
     labels, confidence = label(differences)
-    segmentation = emerdiff.Segmentation(
+    return emerdiff.Segmentation(
         **arrays,
         labels=labels,
         differences=differences,
@@ -142,7 +139,6 @@ def _read(file: Path) -> tuple[emerdiff.Segmentation, float]:
         model=facts["model"],
         notes=tuple(facts["notes"]),
     )
-    return segmentation, facts["seconds"]
 
 
 def stored(example: Example) -> tuple[Image.Image, np.ndarray, np.ndarray, np.ndarray]:

@@ -31,6 +31,7 @@ class Found:
     """In `FINE` segments, or those that were asked for."""
     preset: str
     seconds: float
+    """What the run took; 0 for one that was kept."""
     reading: emerdiff.Reading | None = None
     """Kept where memory allows, so that what the next run needs of it is not computed again."""
 
