@@ -9,6 +9,7 @@ import threading
 import gradio as gr
 
 import emerdiff
+from emerdiff.exporting import OPACITY
 from emerdiff.settings import PRESETS
 from explorer import events, pictures, runs
 from explorer.examples import examples, stored, warm
@@ -84,7 +85,9 @@ def create_demo() -> gr.Blocks:
     image0, model0, preset0, *values0, k0 = events.example_inputs(first)
     words0 = pictures.words(first.summary)
     shown0, labels0, naive0, coarse0 = stored(first)
-    pair0 = pictures.views(pictures.Layers(shown0, labels0, naive0, coarse0, pictures.unnamed(k0)), VIEWS[0], 0.6, True)
+    pair0 = pictures.views(
+        pictures.Layers(shown0, labels0, naive0, coarse0, pictures.unnamed(k0)), VIEWS[0], OPACITY, True
+    )
     limits = emerdiff.Settings.range_of
     with gr.Blocks(title="EmerDiff Explorer", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         session = gr.State(None, time_to_live=3600)
@@ -134,7 +137,7 @@ def create_demo() -> gr.Blocks:
                     left = _output("Naive upsampling", "The picture under segments; the table has them too", False)
                     right = _output("EmerDiff", "The picture under EmerDiff's segments; the table has them too", False)
                 with gr.Row():
-                    opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity", scale=3)
+                    opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3)
                     outlines = gr.Checkbox(True, label="Outlines", scale=1, min_width=110)
         with gr.Tabs():
             with gr.Tab("Segments"), gr.Row():

@@ -22,8 +22,9 @@ from PIL import Image
 
 import emerdiff
 from emerdiff.batches import Results
-from emerdiff.drawing import indexed_png
-from emerdiff.exporting import export
+from emerdiff.drawing import indexed_png, palette
+from emerdiff.exporting import OPACITY, export
+from emerdiff.loading import MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
@@ -104,7 +105,7 @@ def _seconds_of(session: Session | None, k: int) -> int:
     if session is None:
         return 10
     found = session.found
-    model = next(label for label, name in MODELS.items() if name == found.segmentation.model)
+    model = runs.label_of(found.segmentation.model)
     return _gpu_seconds(model, found.preset, k, found.segmentation.settings.modulation_timestep)
 
 
@@ -218,8 +219,8 @@ def run_soon(session, k, view, opacity, outlines, image, model, preset, *values)
     with told():
         _checked(image, model, preset, _values(values))
         _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
-        picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
     if seconds and seconds > SOON:
+        picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
         yield estimated(model, preset, *values), None, "Press **Run** to segment this picture.", *picture, *_NOTHING
     else:
         yield from run(session, k, view, opacity, outlines, image, model, preset, *values)
@@ -230,19 +231,15 @@ def recompute(session, view, opacity, outlines, chosen):
     """A full run at the k that is shown."""
     with told():
         session = _needed(session)
-    found = session.found
-    yield from _recomputed(session, view, opacity, outlines, chosen, _exact(found, session.k))
+    work = _exact(session.found, session.k)
+    exact = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * SHOWS))
+    yield "", *refreshed(session.recomputed(exact), view, opacity, outlines, chosen)
 
 
 def _exact(found, k: int) -> Generator:
     pipe, settings = runs.pipeline(found.segmentation.model), replace(found.segmentation.settings, num_segments=k)
     reading = yield from pipe.read(found.source, settings, previous=found.reading)
     return (yield from pipe.segment(reading))
-
-
-def _recomputed(session, view, opacity, outlines, chosen, work):
-    exact = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * SHOWS))
-    yield "", *refreshed(session.recomputed(exact), view, opacity, outlines, chosen)
 
 
 @plainly
@@ -267,14 +264,16 @@ def pick(session, chosen, event: gr.SelectData):
     """A click on a picture puts a segment among the chosen ones, or takes it out."""
     if session is None:
         return gr.skip()
-    clicked = session.at(*event.index)
-    return [i for i in chosen if i != clicked] if clicked in chosen else [*chosen, clicked]
+    return _toggled(chosen, session.at(*event.index))
 
 
 def pick_row(session, chosen, event: gr.SelectData):
     if session is None or event.index[0] >= len(session.ids):
         return gr.skip()
-    clicked = session.ids[event.index[0]]
+    return _toggled(chosen, session.ids[event.index[0]])
+
+
+def _toggled(chosen: list[int], clicked: int) -> list[int]:
     return [i for i in chosen if i != clicked] if clicked in chosen else [*chosen, clicked]
 
 
@@ -283,10 +282,9 @@ def evidence(session, chosen):
     """What is known of the chosen segments without the network: words, cells and difference map."""
     if session is None or not chosen:
         return (pictures.facts(session, chosen) if session else "", *[gr.update(visible=False)] * 4)
-    size, part = session.found.shown.size, np.isin(session.ids, chosen)
-    response = session.segmentation.responses[part].astype(np.float32).sum(0)
-    cells = part[session.segmentation.coarse_labels]
-    difference = pictures.heat(np.linalg.norm(response, axis=0), size)
+    response = session.segmentation.responses[np.isin(session.ids, chosen)].astype(np.float32).sum(0)
+    cells = session.cells_of(chosen)
+    difference = pictures.heat(np.linalg.norm(response, axis=0), session.found.shown.size)
     shown = (gr.update(value=_png(picture), visible=True) for picture in (pictures.cells(session, cells), difference))
     return pictures.facts(session, chosen), *shown, *[gr.update(visible=False)] * 2
 
@@ -298,8 +296,7 @@ def perturbed(session, chosen):
         session = _needed(session)
         if not chosen:
             raise ValueError("choose a segment first")
-    cells = np.isin(session.ids, chosen)[session.segmentation.coarse_labels]
-    strength = session.found.segmentation.settings.strength * cells
+    strength = session.found.segmentation.settings.strength * session.cells_of(chosen)
     work = runs.paint(session.found, np.stack([-strength, strength]))
     painted = yield from followed(work, lambda *progress: (_status(*progress), gr.skip(), gr.skip()))
     size = session.found.shown.size
@@ -365,7 +362,7 @@ def cells_of_chosen(session, chosen):
     session = _needed(session)
     if not chosen:
         raise ValueError("choose a segment first, in the tab Segments")
-    return _written(np.isin(session.ids, chosen)[session.segmentation.coarse_labels])
+    return _written(session.cells_of(chosen))
 
 
 @on_gpu(lambda session, *_: _seconds_of(session, 2))
@@ -463,7 +460,7 @@ def code(session) -> str:
         return ""
     found, settings = session.found, session.found.segmentation.settings
     name = found.segmentation.model
-    own = runs.defaults(next(label for label, value in MODELS.items() if value == name))
+    own = runs.defaults(runs.label_of(name))
     changed = {n: getattr(settings, n) for n in VALUES if getattr(settings, n) != getattr(own, n)}
     words = "".join(f", {n}={value!r}" for n, value in changed.items())
     preset = "" if found.preset == "exact" else f", preset={found.preset!r}"
@@ -484,8 +481,8 @@ def code(session) -> str:
 
 def example_inputs(example: Example) -> tuple:
     """Picture, model, preset and values, in the order of the page's inputs, and k."""
-    s = example.settings if example.summary else runs.defaults(next(iter(MODELS)))
-    return str(example.picture), next(iter(MODELS)), "exact", *(getattr(s, name) for name in VALUES), example.k
+    values = (getattr(example.settings, name) for name in VALUES)
+    return str(example.picture), runs.label_of(MINIATURE), "exact", *values, example.k
 
 
 def opened(example: Example, view: str, opacity: float, outlines: bool) -> tuple:
@@ -526,11 +523,14 @@ def restore(request: gr.Request):
         *inputs, k = example_inputs(example)
         view = VIEWS[0]
     else:
-        label = next(label for label, name in MODELS.items() if name == link.model)
         values = tuple(getattr(link, name) for name in VALUES)
-        inputs, k, view = [str(source or example.picture), label, link.preset, *values], link.k, link.view
+        inputs, k, view = (
+            [str(source or example.picture), runs.label_of(link.model), link.preset, *values],
+            link.k,
+            link.view,
+        )
     truth = str(example.truth) if example.truth and not source else None
-    look = view, 0.6, True
+    look = view, OPACITY, True
     settled = [gr.skip()] * (len(inputs) + 3)
     if link is None or (not source and tuple(inputs) == example_inputs(example)[:-1]):
         work, told_at_first = full(example), opened(example, *look)
@@ -638,8 +638,7 @@ def _asked(session: Session | None) -> Session:
 
 def _label_file(result: emerdiff.Segmentation) -> str:
     path = _folder() / "labels.png"
-    k = result.settings.num_segments
-    indexed_png(result.labels_at_original_size, pictures.unnamed(k).colours).save(path)
+    indexed_png(result.labels_at_original_size, palette(result.settings.num_segments)).save(path)
     return str(path)
 
 

@@ -25,7 +25,7 @@ from emerdiff.masks import label, upsample_naive
 from emerdiff.miniature import WEIGHTS
 from emerdiff.picture import open_picture
 
-from .runs import MODELS, find, shown
+from .runs import defaults, find, label_of, shown
 from .session import FINE, Found
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -48,7 +48,7 @@ class Example:
 
     @property
     def settings(self) -> emerdiff.Settings:
-        return emerdiff.Settings(**self.summary["settings"]) if self.summary else emerdiff.Settings()
+        return emerdiff.Settings(**self.summary["settings"]) if self.summary else defaults(label_of(MINIATURE))
 
 
 @lru_cache(maxsize=1)
@@ -74,11 +74,10 @@ def examples() -> tuple[Example, ...]:
 def full(example: Example) -> Generator[emerdiff.Progress, None, Found]:
     """The example in `FINE` segments, from the folder or by a run; yields the run's progress."""
     source, values = example.picture, {"num_segments": FINE}
-    model = next(label for label, name in MODELS.items() if name == MINIATURE)
     file = CACHE / f"{example.name}-{_digest(example)}.npz"
     with _computing:  # others wait, and find the file
         if not file.exists():
-            found = yield from find(source, model, "exact", values)
+            found = yield from find(source, label_of(MINIATURE), "exact", values)
             _write(found.segmentation, file)
             return found
     return Found(str(source), shown(open_picture(source)), _read(file), "exact", seconds=0)

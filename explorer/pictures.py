@@ -12,9 +12,9 @@ import emerdiff
 from emerdiff.drawing import overlay, palette
 from emerdiff.exporting import Legend
 from emerdiff.masks import upsample_nearest
-from emerdiff.scoring import TOLERANCES, accuracy, boundary_f, hungarian, majority, miou, tabulate
+from emerdiff.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
 
-from .runs import MODELS
+from .runs import label_of
 from .session import FINE, Session
 
 VIEWS = ("slider", "side by side", "masks", "confidence", "coarse map", "picture")
@@ -128,7 +128,7 @@ def table(session: Session) -> list[list]:
 def facts(session: Session, ids: Iterable[int]) -> str:
     """Share, cells and confidence of segments taken together, in words."""
     chosen = np.isin(session.ids, list(ids))[session.segmentation.labels]
-    coarse = np.isin(session.ids, list(ids))[session.segmentation.coarse_labels]
+    coarse = session.cells_of(ids)
     if not coarse.any():
         return "Choose a segment: click on a picture, on a row of the table, or pick it in the list."
     names = ", ".join(session.name(i) for i in sorted(ids))
@@ -147,9 +147,8 @@ def scores(session: Session, truth: np.ndarray) -> list[list]:
     rows = []
     for name, labels in (("EmerDiff", result.labels_at(size)), ("Naive upsampling", result.naive_labels_at(size))):
         counted = tabulate(labels, truth, result.features, len(values) - 1)
-        best = majority([counted])
-        edges = counted.edges[None, TOLERANCES.index(2)]
-        numbers = (miou(hungarian([counted])), miou(best), accuracy(best), boundary_f(edges))
+        best = oracle([counted])
+        numbers = (miou(hungarian([counted])), best["miou"], accuracy(majority([counted])), best["boundary_f"])
         rows.append([name, *(f"{number:.1%}" for number in numbers)])
     return rows
 
@@ -174,16 +173,16 @@ def figure(session: Session) -> Figure:
     return plot
 
 
-def words(summary: dict, seconds: float | None = None, segments: int | None = None) -> str:
+def words(summary: dict, seconds: float | None = None) -> str:
     """The result in one line."""
     s = summary["settings"]
-    found = segments or sum(part["share"] > 0 for part in summary["segments"])
+    found = sum(part["share"] > 0 for part in summary["segments"])
     took = f" in {duration(seconds)}" if seconds else ""
-    model = next((label for label, name in MODELS.items() if name == summary["model"]), summary["model"])
     line = (
         f"**{found} segments**{took}; EmerDiff moves **{summary['differs_from_naive']:.0%}** of the pixels to another "
-        f"segment than naive upsampling. {model}, k = {s['num_segments']}, timestep {s['modulation_timestep']}, "
-        f"strength {s['strength']:g}, features at {s['feature_timestep']}, seed {s['seed']}."
+        f"segment than naive upsampling. {label_of(summary['model'])}, k = {s['num_segments']}, "
+        f"timestep {s['modulation_timestep']}, strength {s['strength']:g}, "
+        f"features at {s['feature_timestep']}, seed {s['seed']}."
     )
     return " ".join([line, *summary["notes"]])
 

@@ -38,6 +38,11 @@ def pipeline_of(model: str) -> emerdiff.EmerDiffPipeline:
     return pipeline(MODELS[model])
 
 
+def label_of(name: str) -> str:
+    """The label on the page of a model's name."""
+    return next(label for label, value in MODELS.items() if value == name)
+
+
 def defaults(model: str) -> emerdiff.Settings:
     """What suits a model; the paper's settings where it is not ours. Loads nothing but the miniature."""
     return pipeline(MINIATURE).settings() if MODELS.get(model) == MINIATURE else emerdiff.Settings()

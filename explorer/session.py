@@ -108,6 +108,10 @@ class Session:
     def name(self, i: int) -> str:
         return self.edits.names.get(i, f"Segment {i}")
 
+    def cells_of(self, ids: Iterable[int]) -> np.ndarray:
+        """(h, w) bool: the cells of the low-resolution grid that the segments are made of."""
+        return np.isin(self.ids, list(ids))[self.segmentation.coarse_labels]
+
     def at(self, x: int, y: int) -> int:
         """The id of the segment at a pixel of the picture as it is shown."""
         height, width = self.labels.shape
