@@ -245,14 +245,15 @@ def create_demo() -> gr.Blocks:
         opening = demo.load(events.restore, None, [status, *inputs, k, view, truth, *shows], **ready)
         checked = go.click(events.check, inputs, status, **light)
         running = checked.success(events.run, [session, k, *look, *inputs], [status, *shows], **heavy)
-        dropped = image.upload(events.run_soon, [session, k, *look, *inputs], [status, *shows], **heavy)
+        dropped = image.upload(events.check, inputs, status, **light)
+        soon = dropped.success(events.run_soon, [session, k, *look, *inputs], [status, *shows], **heavy)
         exact = exactly.click(events.recompute, [session, *look, chosen], [status, *shows], **heavy)
         exploring = gallery.select(
             events.choose_example, look, [example, session, truth, *inputs, k, words, *pair], **light
         ).then(events.explore, [example, k, *look], [status, *shows], **ready)
         painting = paint.click(events.perturbed, [session, chosen], [status, minus, plus], **heavy)
         probing = perturb.click(events.probed, [session, written, push], [status, before, after, change], **heavy)
-        work = [opening, checked, running, dropped, exact, exploring, painting, probing]
+        work = [opening, checked, running, dropped, soon, exact, exploring, painting, probing]
         for event in work:
             event.failure(lambda: "", None, status, **light)
         stop.click(lambda: "Stopped.", None, status, cancels=work, queue=False, api_visibility="private")

@@ -187,7 +187,7 @@ def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Name
         print("* not run to the end: multiplied out from the calls that were made")
     result = {"model": options.model, "k": k, "side": side, "device": str(device), "runs": rows}
     if options.figure:
-        result["growth"] = bench.growth(pipe, picture, (10, 5, 20, 40), (side // 2, side, 2 * side), options.limit)
+        result["growth"] = bench.growth(pipe, picture, (10, 5, 20, 40), (256, 512, 1024), options.limit)
         bench.figure(result["growth"], side).savefig(options.figure, dpi=150)
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -267,8 +267,8 @@ def compare(
     """The published procedure in float32, the exact engine in float32 and in half precision, then the presets.
 
     The pipeline is cast to float32, and in the end to half precision where the device has a fast one. Unless the
-    published procedure is run `whole`, Stable Diffusion's size is meant, and a small autoencoder of random weights
-    is at last put in place of the model's.
+    published procedure is run `whole`, Stable Diffusion's size is meant, and the presets are run once more with a small
+    autoencoder of random weights in place of the model's.
     """
     draws = {"num_segments": num_segments, "feature_draws": NOTEBOOK_DRAWS}
     cast(pipe, torch.float32)
@@ -277,15 +277,15 @@ def compare(
     for dtype in dict.fromkeys((torch.float32, half)):
         cast(pipe, dtype)
         yield run(pipe, picture, pipe.settings(**draws), "exact", limit)
-    for preset in PRESETS:
-        if preset != "exact":
-            settings = pipe.settings(preset=preset, num_segments=num_segments)
-            yield run(pipe, picture, settings, preset, limit)
+    quick = {name: pipe.settings(preset=name, num_segments=num_segments) for name in PRESETS if name != "exact"}
+    for preset, settings in quick.items():
+        yield run(pipe, picture, settings, preset, limit)
     if not whole:
         pipe.register_modules(vae=AutoencoderTiny().eval())  # of the size of Stable Diffusion's small one
         cast(pipe.to(pipe.unet.device), pipe.unet.dtype)
         pipe.vae.to(memory_format=torch.channels_last)
-        yield run(pipe, picture, settings, f"{preset}, tiny", limit)
+        for preset, settings in quick.items():
+            yield run(pipe, picture, settings, f"{preset}, tiny", limit)
 
 
 def growth(

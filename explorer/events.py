@@ -29,15 +29,16 @@ from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
 from . import links, pictures, runs, spaces
-from .examples import Example, examples, full, stored
+from .examples import Example, at_hand, examples, full, stored
 from .pictures import VIEWS, duration
-from .runs import MODELS
 from .session import FINE, Session
 
 VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
 SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
 LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds; whom the machine belongs to may run for longer
 CELL = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*")
+
+_under_way: list[None] = []  # one for each run that the network works on
 
 
 @contextmanager
@@ -87,32 +88,52 @@ def _checked(image: str | None, model: str, preset: str, values: dict) -> None:
 # ---------------------------------------------------------------- runs
 
 
-def on_gpu(seconds: Callable[..., int]) -> Callable:
-    """An event that needs a GPU for `seconds` of its inputs at most, where that is counted: on ZeroGPU."""
-    return lambda function: spaces.GPU(duration=seconds)(function) if spaces else function
+def on_gpu(seconds: Callable[..., int], *, check: Callable) -> Callable:
+    """An event that needs the network: on ZeroGPU for `seconds` of its inputs at most, in a process of its own.
+
+    What `check` of its inputs refuses with a `ValueError` is told before that.
+    """
+
+    def decorate(function: Callable[..., Generator]) -> Callable[..., Generator]:
+        work = spaces.GPU(duration=seconds)(function) if spaces else function
+
+        @wraps(function)
+        def event(*args, **kwargs):
+            with told():
+                check(*args, **kwargs)
+            yield from work(*args, **kwargs)
+
+        return event
+
+    return decorate
 
 
 def _gpu_seconds(model: str, preset: str, num_segments: int, timestep: int) -> int:
     """A generous guess: about 30 rows a second at Stable Diffusion's size."""
-    try:
-        rows, _ = runs.estimate(model, preset, {"num_segments": num_segments, "modulation_timestep": timestep})
-    except (KeyError, ValueError):
-        return 10  # what cannot be run is told by the event
+    rows, _ = runs.estimate(model, preset, {"num_segments": num_segments, "modulation_timestep": timestep})
     return int(min(300, 20 + rows / 30))
 
 
-def _seconds_of(session: Session | None, k: int) -> int:
-    if session is None:
-        return 10
+def _seconds_of(session: Session, k: int) -> int:
     found = session.found
     model = runs.label_of(found.segmentation.model)
     return _gpu_seconds(model, found.preset, k, found.segmentation.settings.modulation_timestep)
 
 
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Lets others know that the network is at work."""
+    _under_way.append(None)
+    try:
+        yield
+    finally:
+        _under_way.pop()
+
+
 def followed(run: Generator, tell: Callable) -> Generator:
     """What `tell(progress, seconds)` says of a run, at most twice a second and at each sketch; returns its result."""
     began = last = time.monotonic()
-    with closing(run), told():
+    with _counted(), closing(run), told():
         for progress in (results := Results(run)):
             now = time.monotonic()
             if LONGEST_RUN and now - began > LONGEST_RUN:
@@ -138,7 +159,12 @@ def estimated(model: str, preset: str, *values) -> str:
         rows, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
     except (ValueError, KeyError):
         return ""
-    took = f"about {duration(seconds)} on this machine" if seconds else "this model has not run here yet"
+    if seconds:
+        took = f"about {duration(seconds)} on this machine"
+    elif spaces:
+        took = f"at most {duration(_gpu_seconds(model, preset, FINE, values[0]))} of a GPU's time"
+    else:
+        took = "this model has not run here yet"
     return f"<span role='status'>A run: {rows} U-Net rows, {took}.</span>"
 
 
@@ -199,14 +225,18 @@ def _sketching(image: str, k: int, *look) -> Callable:
 def check(image, model, preset, *values) -> str:
     """Everything that can be refused is refused here, before a GPU is asked for."""
     _checked(image, model, preset, _values(values))
-    return _status(emerdiff.Progress("starting", 0, 1), 0)
+    busy = "waiting for another run to end" if _under_way else "starting"
+    return _status(emerdiff.Progress(busy, 0, 1), 0)
 
 
-@on_gpu(lambda *inputs: _gpu_seconds(*inputs[6:8], FINE, inputs[8]))
+@on_gpu(
+    lambda *inputs: _gpu_seconds(*inputs[6:8], FINE, inputs[8]),
+    check=lambda *inputs: _checked(*inputs[5:8], _values(inputs[8:])),
+)
 def run(session, k, view, opacity, outlines, image, model, preset, *values):
     """The Run button: status and sketches while the network works, then everything."""
     values = _values(values)
-    same_model = session and session.found.segmentation.model == MODELS[model]
+    same_model = session and session.found.segmentation.model == runs.pipeline_of(model).name_or_path
     previous = session.found.reading if same_model else None
     yield gr.skip(), *_waiting("Segmenting …")
     tell = _sketching(image, k, view, opacity, outlines)
@@ -217,7 +247,6 @@ def run(session, k, view, opacity, outlines, image, model, preset, *values):
 def run_soon(session, k, view, opacity, outlines, image, model, preset, *values):
     """A picture was dropped: run, if that does not take long."""
     with told():
-        _checked(image, model, preset, _values(values))
         _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
     if seconds and seconds > SOON:
         picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
@@ -226,11 +255,9 @@ def run_soon(session, k, view, opacity, outlines, image, model, preset, *values)
         yield from run(session, k, view, opacity, outlines, image, model, preset, *values)
 
 
-@on_gpu(lambda session, *_: _seconds_of(session, session.k if session else 0))
+@on_gpu(lambda session, *_: _seconds_of(session, session.k), check=lambda session, *_: _needed(session))
 def recompute(session, view, opacity, outlines, chosen):
     """A full run at the k that is shown."""
-    with told():
-        session = _needed(session)
     work = _exact(session.found, session.k)
     exact = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * SHOWS))
     yield "", *refreshed(session.recomputed(exact), view, opacity, outlines, chosen)
@@ -289,13 +316,15 @@ def evidence(session, chosen):
     return pictures.facts(session, chosen), *shown, *[gr.update(visible=False)] * 2
 
 
-@on_gpu(lambda session, *_: _seconds_of(session, 2))
+def _chosen(session: Session | None, chosen: list[int]) -> None:
+    _needed(session)
+    if not chosen:
+        raise ValueError("choose a segment first")
+
+
+@on_gpu(lambda session, _: _seconds_of(session, 2), check=_chosen)
 def perturbed(session, chosen):
     """The two perturbed pictures of the chosen segments."""
-    with told():
-        session = _needed(session)
-        if not chosen:
-            raise ValueError("choose a segment first")
     strength = session.found.segmentation.settings.strength * session.cells_of(chosen)
     work = runs.paint(session.found, np.stack([-strength, strength]))
     painted = yield from followed(work, lambda *progress: (_status(*progress), gr.skip(), gr.skip()))
@@ -365,14 +394,15 @@ def cells_of_chosen(session, chosen):
     return _written(session.cells_of(chosen))
 
 
-@on_gpu(lambda session, *_: _seconds_of(session, 2))
+def _probable(session: Session | None, text: str, _strength: float) -> None:
+    if not _cells(text, _needed(session).segmentation.coarse_labels.shape).any():
+        raise ValueError("choose cells first: click on the grid")
+
+
+@on_gpu(lambda session, *_: _seconds_of(session, 2), check=_probable)
 def probed(session, text, strength):
     """The picture with the chosen cells pushed, and where it changed."""
-    with told():
-        session = _needed(session)
-        cells = _cells(text, session.segmentation.coarse_labels.shape)
-        if not cells.any():
-            raise ValueError("choose cells first: click on the grid")
+    cells = _cells(text, session.segmentation.coarse_labels.shape)
     work = runs.paint(session.found, np.stack([0 * cells, strength * cells]))
     before, after = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * 3))
     size = session.found.shown.size
@@ -500,13 +530,21 @@ def choose_example(view, opacity, outlines, event: gr.SelectData):
     return event.index, None, truth, *example_inputs(example), *opened(example, view, opacity, outlines)
 
 
+@on_gpu(
+    lambda index: _gpu_seconds(runs.label_of(MINIATURE), "exact", FINE, examples()[index].settings.modulation_timestep),
+    check=lambda index: examples()[index],
+)
+def _computed(index):
+    """An example's full result, put where `full` finds it: what a run says on the way."""
+    yield from followed(full(examples()[index]), _status)
+
+
 def explore(index, k, view, opacity, outlines):
     """The full result of an example, so that it can be explored."""
-
-    def tell(progress, seconds):
-        return _status(progress, seconds), *[gr.skip()] * SHOWS
-
-    found = yield from followed(full(examples()[index]), tell)
+    if not at_hand(examples()[index]):
+        for status in _computed(index):
+            yield status, *[gr.skip()] * SHOWS
+    found = yield from followed(full(examples()[index]), lambda *progress: (_status(*progress), *[gr.skip()] * SHOWS))
     yield "", *refreshed(Session.of(found, k), view, opacity, outlines)
 
 
@@ -518,45 +556,46 @@ def restore(request: gr.Request):
     except ValueError as error:
         gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
         link = source = None
-    example = next((e for e in examples() if link and e.name == link.example), examples()[0])
-    if link is None:
-        *inputs, k = example_inputs(example)
-        view = VIEWS[0]
-    else:
-        values = tuple(getattr(link, name) for name in VALUES)
-        inputs, k, view = (
-            [str(source or example.picture), runs.label_of(link.model), link.preset, *values],
-            link.k,
-            link.view,
-        )
-    truth = str(example.truth) if example.truth and not source else None
-    look = view, OPACITY, True
-    settled = [gr.skip()] * (len(inputs) + 3)
-    if link is None or (not source and tuple(inputs) == example_inputs(example)[:-1]):
-        work, told_at_first = full(example), opened(example, *look)
-    else:
-        work = runs.find(inputs[0], inputs[1], inputs[2], {"num_segments": FINE} | _values(inputs[3:]))
-        shown = runs.shown(open_picture(inputs[0]))
-        told_at_first = ("Restoring what the link says …", *compared(pictures.alone(shown), "picture", *look[1:]))
+    index = next((i for i, e in enumerate(examples()) if link and e.name == link.example), 0)
+    example = examples()[index]
+    *inputs, k = example_inputs(example)
+    view = VIEWS[0]
     if link:
-        yield "", *inputs, k, view, truth, *_waiting(*told_at_first)
-    sketch = _sketching(inputs[0], k, *look)
-
-    def tell(*progress):
-        status, *shows = sketch(*progress)
-        return status, *settled, *shows
-
-    session = Session.of((yield from followed(work, tell)), k)
+        inputs = [str(source or example.picture), runs.label_of(link.model), link.preset]
+        inputs += [getattr(link, name) for name in VALUES]
+        k, view = link.k, link.view
+    look = view, OPACITY, True
+    of_example = not source and tuple(inputs) == example_inputs(example)[:-1]
+    if link:
+        truth = str(example.truth) if example.truth and not source else None
+        shown = pictures.alone(runs.shown(open_picture(inputs[0])))
+        words, *pair = opened(example, *look) if of_example else ("", *compared(shown, "picture", *look[1:]))
+        yield "", *inputs, k, view, truth, *_waiting(words, *pair)
+    session = yield from _with_inputs(explore(index, k, *look) if of_example else run(None, k, *look, *inputs))
     if link and link.full:
-        exact = yield from followed(_exact(session.found, k), lambda *p: (_status(*p), *settled, *_waiting(gr.skip())))
-        session = session.recomputed(exact)
-    yield "", *settled, *refreshed(session, *look)
+        yield from _with_inputs(recompute(session, *look, []))
+
+
+def _with_inputs(work: Generator) -> Generator[tuple, None, Session]:
+    """Another event's results, with none for the inputs that only opening the page fills; returns the last session."""
+    session = None
+    with closing(work):
+        for status, session, *shows in work:
+            yield status, *[gr.skip()] * (len(VALUES) + 6), session, *shows
+    return session
 
 
 # ---------------------------------------------------------------- for programs
 
 
-@on_gpu(lambda image, model, k, timestep, *rest: _gpu_seconds(model, rest[-1], k, timestep))
+def _to_run(values, num_segments) -> dict:
+    return _values(values) | {"num_segments": num_segments}
+
+
+@on_gpu(
+    lambda image, model, k, timestep, *rest: _gpu_seconds(model, rest[-1], k, timestep),
+    check=lambda image, model, k, *rest: _checked(image, model, rest[-1], _to_run(rest[:-1], k)),
+)
 def segment_endpoint(
     image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
 ):
@@ -567,25 +606,15 @@ def segment_endpoint(
     {"stage", "done", "total"} in place of the JSON, in rows of the U-Net. `/rescale_k`, `/probe` and `/export` go on
     from this result, for the same client.
     """
-    values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
-    yield from _segmented(image, model, preset, num_segments, values)
-
-
-def _segmented(image, model, preset, num_segments, values) -> Iterator[tuple]:
-    """Label file, JSON object and session; progress before."""
-    values = _values(values) | {"num_segments": num_segments}
-    with told():
-        _checked(image, model, preset, values)
 
     def tell(progress, _seconds):
         return None, {"stage": progress.stage, "done": progress.done, "total": progress.total}, gr.skip()
 
-    found = yield from followed(runs.find(image, model, preset, values), tell)
-    session = Session.of(found, num_segments)
-    yield _label_file(found.segmentation), found.segmentation.summary(), session
+    values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
+    found = yield from followed(runs.find(image, model, preset, _to_run(values, num_segments)), tell)
+    yield _label_file(found.segmentation), found.segmentation.summary(), Session.of(found, num_segments)
 
 
-@on_gpu(lambda image, model, k, timestep, *rest: _gpu_seconds(model, rest[-1], k, timestep))
 def segment_once_endpoint(
     image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
 ):
@@ -594,7 +623,7 @@ def segment_once_endpoint(
     MCP clients are such: gradio 6.31 cannot return a result to them together with a state.
     """
     values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
-    for label_file, summary, _ in _segmented(image, model, preset, num_segments, values):
+    for label_file, summary, _ in segment_endpoint(image, model, num_segments, *values, preset):
         yield label_file, summary
 
 
@@ -608,16 +637,17 @@ def rescale_endpoint(session, k):
     return _label_file(session.segmentation), session.segmentation.summary(), session
 
 
-@on_gpu(lambda session, *_: _seconds_of(session, 2))
+@on_gpu(
+    lambda session, *_: _seconds_of(session, 2),
+    check=lambda session, cells, _: _cells(cells, _asked(session).segmentation.coarse_labels.shape),
+)
 def probe_endpoint(session, cells, strength):
     """Push the network in some cells of the low-resolution grid of this client's last picture.
 
     `cells` are written "row,column row,column ...", counted from 0. Returns two PNGs as the network sees the picture:
     painted again without a push, and with it.
     """
-    with told():
-        session = _asked(session)
-        chosen = _cells(cells, session.segmentation.coarse_labels.shape)
+    chosen = _cells(cells, session.segmentation.coarse_labels.shape)
     painted = yield from followed(
         runs.paint(session.found, np.stack([0 * chosen, strength * chosen])), lambda *_: (None, None)
     )

@@ -25,7 +25,7 @@ from emerdiff.masks import label, upsample_naive
 from emerdiff.miniature import WEIGHTS
 from emerdiff.picture import open_picture
 
-from .runs import defaults, find, label_of, shown
+from .runs import calibrate, defaults, find, label_of, shown
 from .session import FINE, Found
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -71,10 +71,14 @@ def examples() -> tuple[Example, ...]:
     return (*drawn, *(Example(name, title, folder / f"{name}.jpg", k) for name, title, k in PHOTOGRAPHS))
 
 
+def at_hand(example: Example) -> bool:
+    """Whether `full` needs no run."""
+    return _file(example).exists()
+
+
 def full(example: Example) -> Generator[emerdiff.Progress, None, Found]:
     """The example in `FINE` segments, from the folder or by a run; yields the run's progress."""
-    source, values = example.picture, {"num_segments": FINE}
-    file = CACHE / f"{example.name}-{_digest(example)}.npz"
+    source, values, file = example.picture, {"num_segments": FINE}, _file(example)
     with _computing:  # others wait, and find the file
         if not file.exists():
             found = yield from find(source, label_of(MINIATURE), "exact", values)
@@ -92,8 +96,9 @@ def _code() -> bytes:
     return digest.digest()
 
 
-def _digest(example: Example) -> str:
-    return hashlib.sha256(_code() + example.picture.read_bytes() + str(FINE).encode()).hexdigest()[:16]
+def _file(example: Example) -> Path:
+    digest = hashlib.sha256(_code() + example.picture.read_bytes() + str(FINE).encode()).hexdigest()[:16]
+    return CACHE / f"{example.name}-{digest}.npz"
 
 
 def _write(result: emerdiff.Segmentation, file: Path) -> None:
@@ -147,7 +152,8 @@ def stored(example: Example) -> tuple[Image.Image, np.ndarray, np.ndarray, np.nd
 
 
 def warm() -> None:
-    """Compute all full results that are not there yet."""
+    """Time the miniature on this machine, then compute all full results that are not there yet."""
+    calibrate(examples()[0].picture)
     for example in examples():
         for _ in full(example):
             pass

@@ -71,7 +71,8 @@ def views(of: Layers, view: str, opacity: float, outlines: bool) -> list[np.ndar
     if view == "picture":
         return [image]
     if view == "coarse map":
-        return [legend.colours[upsample_nearest(of.coarse_labels, image.shape[:2])]]
+        cells = upsample_nearest(of.coarse_labels, image.shape[:2])
+        return [overlay(image, cells, legend.colours, legend.visible, outlines=False)]
     if view == "confidence" and of.confidence is not None:
         return [heat(of.confidence, of.shown.size, most=1)]
     naive, ours = (

@@ -22,6 +22,8 @@ MODELS = {"Miniature (built in, trained on drawn scenes)": MINIATURE} | dict(  #
 KEPT = 2**28  # bytes of a reading that are kept for a visitor
 SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side between these
 
+HEAVIER = 180  # times the operations of the miniature's row: a row of Stable Diffusion's
+
 _row_seconds: dict[tuple[str, str], float] = {}  # what a row has taken here, by model and preset
 
 
@@ -32,10 +34,20 @@ def pipeline(name: str) -> emerdiff.EmerDiffPipeline:
 
 
 def pipeline_of(model: str) -> emerdiff.EmerDiffPipeline:
-    """The model of a label on the page; `ValueError` for what is not offered, or cannot be had."""
+    """The model of a label on the page or, where that is a checkpoint that cannot be had, the next one that can.
+
+    `ValueError` for what is not offered, and where no checkpoint can be had.
+    """
     if model not in MODELS:
         raise ValueError(f"choose one of these models: {', '.join(MODELS)}")
-    return pipeline(MODELS[model])
+    chosen, failures = MODELS[model], []
+    others = [name for name in MODELS.values() if name != MINIATURE != chosen != name]
+    for name in (chosen, *others):
+        try:
+            return pipeline(name)
+        except ValueError as error:
+            failures.append(error)
+    raise failures[0]
 
 
 def label_of(name: str) -> str:
@@ -55,7 +67,7 @@ def find(
     values: Mapping[str, object],
     previous: emerdiff.Reading | None = None,
 ) -> Generator[emerdiff.Progress, None, Found]:
-    """A run, as `EmerDiffPipeline.stream`; returns what was found."""
+    """A run, as `EmerDiffPipeline.stream`; returns what was found, which says so where another model stood in."""
     begin = time.monotonic()
     pipe = pipeline_of(model)
     settings = pipe.settings(preset=preset, **values)
@@ -63,7 +75,10 @@ def find(
     segmentation = yield from pipe.segment(reading)
     seconds = time.monotonic() - begin
     if previous is None:  # or else some rows were there
-        _row_seconds[MODELS[model], preset] = seconds / pipe.rows(settings)
+        _row_seconds[pipe.name_or_path, preset] = seconds / pipe.rows(settings)
+    if pipe.name_or_path != MODELS[model]:
+        note = f"{model} could not be loaded; {label_of(pipe.name_or_path)} took its place."
+        segmentation = replace(segmentation, notes=(*segmentation.notes, note))
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, seconds, kept)
 
@@ -76,13 +91,30 @@ def paint(found: Found, offsets: np.ndarray) -> Generator[emerdiff.Progress, Non
 
 
 def estimate(model: str, preset: str, values: Mapping[str, object]) -> tuple[int, float | None]:
-    """U-Net rows of a run, and the seconds that they take here: None where the model has not run yet."""
+    """U-Net rows of a run, and about the seconds that they take here.
+
+    A model that has not run yet is taken to need as much longer than the miniature as it has more to compute; None
+    where that has not run either.
+    """
     settings = defaults(model)
     pipe = pipeline(MINIATURE)  # the number of rows is the same for all
     rows = pipe.rows(replace(settings, **PRESETS[preset], **values))
-    known = [seconds for (name, _), seconds in _row_seconds.items() if name == MODELS[model]]
-    seconds = _row_seconds.get((MODELS[model], preset), max(known, default=None))
+    seconds = _seconds_of_row(MODELS[model], preset)
+    if seconds is None and (miniatures := _seconds_of_row(MINIATURE, preset)):
+        seconds = HEAVIER * miniatures
     return rows, seconds and rows * seconds
+
+
+def _seconds_of_row(name: str, preset: str) -> float | None:
+    known = [seconds for (other, _), seconds in _row_seconds.items() if other == name]
+    return _row_seconds.get((name, preset), max(known, default=None))
+
+
+def calibrate(source: str | Path) -> None:
+    """Time the miniature on a picture, in all presets, so that runs can be estimated."""
+    for preset in PRESETS:
+        for _ in find(source, label_of(MINIATURE), preset, {"num_segments": 4}):
+            pass
 
 
 def shown(picture: Image.Image) -> Image.Image:

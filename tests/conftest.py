@@ -1,6 +1,7 @@
-"""Small random pipelines of the real classes: Stable Diffusion 1.x and 2.x in shape, for 128x128 pictures or less."""
+"""Small random pipelines of the real classes, Stable Diffusion 1.x and 2.x in shape; and a browser for the page."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -16,6 +17,17 @@ import emerdiff
 from emerdiff import Settings
 from emerdiff.miniature.model import new_tokenizer
 from emerdiff.miniature.scenes import draw_scene
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def small_parts(version: int = 1, **unet_changes) -> dict:
@@ -111,3 +123,32 @@ def miniature():
 def picture():
     """A picture that is not square: 192 x 128 pixels of a drawn scene."""
     return Image.fromarray(np.ascontiguousarray(draw_scene(3, 192).image[32:160]))
+
+
+# ---------------------------------------------------------------- the page in headless Chromium
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    assert Path(CHROMIUM).exists(), "the page's tests need Debian's package chromium"
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def set_slider(page, label: str, value: float) -> None:
+    box = page.get_by_label(f"number input for {label}")
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def ready(page):
+    """The example can be explored: its segments are in the table."""
+    row(page, "Segment 1").wait_for(timeout=120_000)
+
+
+def row(page, name: str):
+    """The name in the table of segments; the table has a hidden row of its own."""
+    return page.locator("#segments").get_by_text(name, exact=True).filter(visible=True).first

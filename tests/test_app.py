@@ -2,51 +2,50 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from zipfile import ZipFile
 
 import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import value_of
+from conftest import ready, row, set_slider, value_of
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
 from PIL import Image
 
 import app
 import emerdiff
 from emerdiff.miniature.scenes import draw_scene
+from emerdiff.pipeline import MOST_ROWS
 from explorer import examples as example_store
 from explorer import links
 from explorer.examples import examples, stored
 from explorer.runs import MODELS, pipeline
 from explorer.session import FINE
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 MINIATURE = next(iter(MODELS))
 QUICK = {"model": MINIATURE, "num_segments": 6, "modulation_timestep": 41, "strength": 10}
 QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42, "preset": "exact"}
+
+
+@contextmanager
+def served(demo):
+    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, theme=app.THEME, css=app.CSS)
+    try:
+        yield address
+    finally:
+        demo.close()
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(example_store, "CACHE", tmp_path_factory.mktemp("cache"))
-    demo = app.create_demo()
-    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, theme=app.THEME, css=app.CSS)
-    yield address
-    demo.close()
+    with served(app.create_demo()) as address:
+        yield address
     patch.undo()
 
 
@@ -235,16 +234,6 @@ def test_a_full_result_is_computed_once_and_again_when_what_it_comes_from_change
 # ---------------------------------------------------------------- the page
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    assert Path(CHROMIUM).exists(), "the page's tests need Debian's package chromium"
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser, url):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
@@ -252,22 +241,6 @@ def page(browser, url):
     page.get_by_role("button", name="Run", exact=True).wait_for()
     yield page
     page.close()
-
-
-def set_slider(page, label: str, value: float) -> None:
-    box = page.get_by_label(f"number input for {label}")
-    box.fill(str(value))
-    box.press("Tab")
-
-
-def ready(page):
-    """The example can be explored: its segments are in the table."""
-    row(page, "Segment 1").wait_for(timeout=120_000)
-
-
-def row(page, name: str):
-    """The name in the table of segments; the table has a hidden row of its own."""
-    return page.locator("#segments").get_by_text(name, exact=True).filter(visible=True).first
 
 
 def network_calls():
@@ -386,7 +359,16 @@ def test_run_button_segments_with_the_sliders(page):
     assert "U-Net rows" not in page.locator("#status").inner_text()
 
 
+def settled(calls):
+    """How many calls there are once none has come for 4 seconds."""
+    while not calls or time.monotonic() - calls[-1] < 4:
+        time.sleep(0.1)
+    return len(calls)
+
+
 def test_stop_button_and_a_closed_tab_stop_the_network(browser, url):
+    pipe = pipeline("miniature")
+    rows = pipe.rows(pipe.settings(num_segments=FINE, modulation_timestep=981))
     for stop in (lambda page: page.get_by_role("button", name="Stop").click(), lambda page: page.close()):
         page = browser.new_page()
         page.goto(url)
@@ -397,13 +379,42 @@ def test_stop_button_and_a_closed_tab_stop_the_network(browser, url):
             page.get_by_role("button", name="Run", exact=True).click()
             page.get_by_text("U-Net rows").wait_for(timeout=60_000)
             stop(page)
-            time.sleep(4)  # one U-Net call may still have been under way
-            before = len(calls)
-            time.sleep(4)
-            assert before > 0 and len(calls) == before
+            assert settled(calls) < rows / MOST_ROWS["cpu"] / 2  # of the calls that a whole run makes at least
         finally:
             handle.remove()
             page.close()
+
+
+def test_who_has_to_wait_is_told_for_what(page, url, pictures):
+    ready(page)
+    other = Client(url, verbose=False).submit(
+        handle_file(str(pictures[0])), **QUICK | {"modulation_timestep": 981}, api_name="/segment"
+    )
+    while not other.outputs():
+        time.sleep(0.1)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Waiting for another run to end").wait_for(timeout=10_000)
+    other.cancel()
+    page.get_by_text("U-Net rows").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Stop").click()
+
+
+def test_a_full_queue_is_told_and_the_server_goes_on(browser, pictures, url):
+    with served(app.create_demo().queue(max_size=2)) as full:
+        page = browser.new_page()
+        page.goto(full)
+        ready(page)
+        client, slow = Client(full, verbose=False), QUICK | {"modulation_timestep": 981}
+        jobs = [client.submit(handle_file(str(pictures[0])), **slow, api_name="/segment") for _ in range(5)]
+        while not (refused := [job.exception() for job in jobs if job.done()]):
+            time.sleep(0.1)
+        assert all(isinstance(error, QueueError) for error in refused)
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_text("currently busy").wait_for(timeout=10_000)
+        for job in jobs:
+            job.cancel()
+        assert segment(Client(full, verbose=False), pictures[1])[1]["settings"]["num_segments"] == 6
+        page.close()
 
 
 def test_an_example_is_shown_at_once(page):

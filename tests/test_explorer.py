@@ -12,13 +12,17 @@ from urllib.parse import parse_qsl, urlencode
 import matplotlib
 import numpy as np
 import pytest
-from conftest import quick
+import torch
+from conftest import quick, value_of
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from torch.utils.flop_counter import FlopCounterMode
 
 import emerdiff
 from emerdiff.drawing import boundaries, palette
 from emerdiff.masks import label, upsample_naive, upsample_nearest
+from emerdiff.settings import PRESETS
 from explorer import links, pictures, runs
 from explorer.links import Link
 from explorer.session import FINE, Found, Session
@@ -235,6 +239,11 @@ def test_hidden_segments_are_not_drawn_but_stay_in_the_labels(session):
             np.testing.assert_array_equal(ours[gone], picture[gone])
             np.testing.assert_array_equal(ours[~gone], before[~gone])
             assert (before[gone] != picture[gone]).any(1).mean() > 0.9
+    cells = pictures.views(pictures.layers(hidden), "coarse map", 0.6, True)[0]
+    coarse = upsample_nearest(hidden.segmentation.coarse_labels, picture.shape[:2])
+    gone = np.isin(coarse, [1, 4])
+    np.testing.assert_array_equal(cells[gone], picture[gone])
+    np.testing.assert_array_equal(cells[~gone], session.legend.colours[coarse[~gone]])
 
 
 def test_hiding_again_shows_and_a_mixed_choice_hides(session):
@@ -833,7 +842,7 @@ def test_pictures_are_shown_with_a_longer_side_of_512_to_1024_pixels(size, expec
         np.testing.assert_array_equal(shown, picture)
 
 
-def test_an_estimate_has_no_seconds_before_a_model_has_run(monkeypatch):
+def test_an_estimate_has_no_seconds_before_any_model_has_run(monkeypatch):
     monkeypatch.setattr(runs, "_row_seconds", {})
     for model in runs.MODELS:
         rows = {preset: runs.estimate(model, preset, {"num_segments": FINE}) for preset in ("exact", "fast", "preview")}
@@ -848,7 +857,52 @@ def test_an_estimate_goes_by_what_a_row_took_with_the_model_in_this_quality_or_e
     for preset, row in {"exact": 0.5, "fast": 0.25, "preview": 0.5}.items():
         rows, seconds = runs.estimate(model, preset, {"num_segments": 10})
         assert seconds == pytest.approx(row * rows)
-    assert runs.estimate(other, "exact", {})[1] is None
+    for preset, row in {"exact": 0.5, "fast": 0.25}.items():  # as long as its work takes at the miniature's speed
+        rows, seconds = runs.estimate(other, preset, {})
+        assert seconds == pytest.approx(runs.HEAVIER * row * rows)
+
+
+def test_stable_diffusion_has_as_much_more_to_compute_as_estimates_say(miniature):
+    """Counted without weights, for one row of the plain U-Net."""
+    flops = []
+    for config, text in ((miniature.unet.config, 128), (UNet2DConditionModel().config, 1280)):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(dict(config) | {"cross_attention_dim": text})
+            x = torch.empty(1, 4, config.sample_size, config.sample_size)
+            with FlopCounterMode(display=False) as counter:
+                unet(x, torch.tensor(1), torch.empty(1, 77, text))
+        flops.append(counter.get_total_flops())
+    assert flops[1] / flops[0] == pytest.approx(runs.HEAVIER, rel=0.2)
+
+
+def test_calibrating_makes_runs_of_all_models_and_presets_known(monkeypatch, picture, tmp_path):
+    monkeypatch.setattr(runs, "_row_seconds", {})
+    picture.save(tmp_path / "picture.png")
+    runs.calibrate(tmp_path / "picture.png")
+    for model in runs.MODELS:
+        assert all(runs.estimate(model, preset, {})[1] > 0 for preset in PRESETS)
+
+
+def test_a_checkpoint_that_cannot_be_had_is_stood_in_for_by_another_and_that_is_said(monkeypatch, checkpoint, tmp_path):
+    small = {"image_area": 64 * 64, "num_inference_steps": 10, "num_segments": 3, "modulation_timestep": 101}
+    models = {"Small": runs.MINIATURE, "Gone": str(tmp_path / "gone"), "There": str(checkpoint)}
+    monkeypatch.setattr(runs, "MODELS", models)
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "picture.png")
+    assert runs.pipeline_of("Gone") is runs.pipeline_of("There") is not runs.pipeline_of("Small")
+    found = {model: value_of(runs.find(tmp_path / "picture.png", model, "exact", small)) for model in ("Gone", "There")}
+    assert "Gone could not be loaded; There took its place." in found["Gone"].segmentation.notes
+    assert "took its place" not in " ".join(found["There"].segmentation.notes)
+    assert found["Gone"].segmentation.model == str(checkpoint)
+    assert "There, k = 3" in (line := pictures.words(found["Gone"].segmentation.summary())) and "took its place" in line
+
+
+def test_where_no_checkpoint_can_be_had_the_chosen_ones_reason_is_told_and_the_miniature_is_left(monkeypatch, tmp_path):
+    models = {"Small": runs.MINIATURE, "Gone": str(tmp_path / "gone"), "Also": str(tmp_path / "also")}
+    monkeypatch.setattr(runs, "MODELS", models)
+    for model in ("Gone", "Also"):
+        with pytest.raises(ValueError, match=f"cannot load .*{model.lower()}"):
+            runs.pipeline_of(model)
+    assert runs.pipeline_of("Small") is runs.pipeline(runs.MINIATURE)
 
 
 def test_only_models_of_the_page_are_loaded():
