@@ -198,6 +198,7 @@ def _attempt(
                 break
         end = calls[-1].end if stopped else time.perf_counter()
     modulated = [call for call in calls[first:] if call.network == "unet"]
+    once, repeated = (sum(c.rows for c in part if c.network == "decoder") for part in (calls[:first], calls[first:]))
     share = sum(call.rows for call in modulated) / (event.total - before)  # of the modulated steps that were made
     return Measurement(
         name=name,
@@ -205,7 +206,7 @@ def _attempt(
         seconds=calls[first].begin - begin + (end - calls[first].begin) / share,
         extrapolated=stopped,
         rows=event.total,
-        decodes=round(sum(call.rows for call in calls if call.network == "decoder") / share),
+        decodes=round(once + repeated / share),
         tflop=(sum(call.flop for call in calls[:first]) + sum(call.flop for call in calls[first:]) / share) / 1e12,
         modulated_seconds=sum(call.end - call.begin for call in modulated),
         modulated_tflop=sum(call.flop for call in modulated) / 1e12,

@@ -22,7 +22,8 @@ def main() -> None:
         network.register_forward_pre_hook(only_elsewhere)
     _, address, _ = app.create_demo().launch(prevent_thread_lock=True, ssr_mode=False, quiet=True)
     print(address, flush=True)
-    sys.stdin.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock a fork would wait for
+        pass
 
 
 if __name__ == "__main__":
