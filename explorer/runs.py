@@ -22,7 +22,7 @@ MODELS = {"Miniature (built in, trained on drawn scenes)": MINIATURE} | dict(  #
 KEPT = 2**28  # bytes of a reading that are kept for a visitor
 SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side between these
 
-HEAVIER = 180  # times the operations of the miniature's row: a row of Stable Diffusion's
+SLOWER = 180  # times the seconds of the miniature's row: one of Stable Diffusion's size (by benchmark, 160 to 230)
 
 _row_seconds: dict[tuple[str, str], float] = {}  # what a row has taken here, by model and preset
 
@@ -93,15 +93,15 @@ def paint(found: Found, offsets: np.ndarray) -> Generator[emerdiff.Progress, Non
 def estimate(model: str, preset: str, values: Mapping[str, object]) -> tuple[int, float | None]:
     """U-Net rows of a run, and about the seconds that they take here.
 
-    A model that has not run yet is taken to need as much longer than the miniature as it has more to compute; None
-    where that has not run either.
+    A model that has not run yet is taken to be as much slower than the miniature as Stable Diffusion is; None where
+    that has not run either.
     """
     settings = defaults(model)
     pipe = pipeline(MINIATURE)  # the number of rows is the same for all
     rows = pipe.rows(replace(settings, **PRESETS[preset], **values))
     seconds = _seconds_of_row(MODELS[model], preset)
     if seconds is None and (miniatures := _seconds_of_row(MINIATURE, preset)):
-        seconds = HEAVIER * miniatures
+        seconds = SLOWER * miniatures
     return rows, seconds and rows * seconds
 
 

@@ -12,12 +12,9 @@ from urllib.parse import parse_qsl, urlencode
 import matplotlib
 import numpy as np
 import pytest
-import torch
 from conftest import quick, value_of
-from diffusers import UNet2DConditionModel
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from torch.utils.flop_counter import FlopCounterMode
 
 import emerdiff
 from emerdiff.drawing import boundaries, palette
@@ -857,22 +854,9 @@ def test_an_estimate_goes_by_what_a_row_took_with_the_model_in_this_quality_or_e
     for preset, row in {"exact": 0.5, "fast": 0.25, "preview": 0.5}.items():
         rows, seconds = runs.estimate(model, preset, {"num_segments": 10})
         assert seconds == pytest.approx(row * rows)
-    for preset, row in {"exact": 0.5, "fast": 0.25}.items():  # as long as its work takes at the miniature's speed
+    for preset, row in {"exact": 0.5, "fast": 0.25}.items():  # by the miniature's
         rows, seconds = runs.estimate(other, preset, {})
-        assert seconds == pytest.approx(runs.HEAVIER * row * rows)
-
-
-def test_stable_diffusion_has_as_much_more_to_compute_as_estimates_say(miniature):
-    """Counted without weights, for one row of the plain U-Net."""
-    flops = []
-    for config, text in ((miniature.unet.config, 128), (UNet2DConditionModel().config, 1280)):
-        with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(dict(config) | {"cross_attention_dim": text})
-            x = torch.empty(1, 4, config.sample_size, config.sample_size)
-            with FlopCounterMode(display=False) as counter:
-                unet(x, torch.tensor(1), torch.empty(1, 77, text))
-        flops.append(counter.get_total_flops())
-    assert flops[1] / flops[0] == pytest.approx(runs.HEAVIER, rel=0.2)
+        assert seconds == pytest.approx(runs.SLOWER * row * rows)
 
 
 def test_calibrating_makes_runs_of_all_models_and_presets_known(monkeypatch, picture, tmp_path):
