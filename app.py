@@ -255,8 +255,8 @@ def create_demo() -> gr.Blocks:
         probing = perturb.click(events.probed, [session, written, push], [status, before, after, change], **heavy)
         work = [opening, checked, running, dropped, soon, exact, exploring, painting, probing]
         for event in work:
-            event.failure(lambda: "", None, status, **light)
-        stop.click(lambda: "Stopped.", None, status, cancels=work, queue=False, api_visibility="private")
+            event.failure(lambda: "", None, status, queue=False, **private)
+        stop.click(lambda: "Stopped.", None, status, cancels=work, queue=False, **private)
 
         k.input(events.cut, [session, k, *look, chosen], shows, trigger_mode="always_last", **light)
         for part in look:

@@ -1,9 +1,9 @@
 """Runs of the network for the page: which models there are, how long they take, and what they give, step by step."""
 
+import threading
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,21 @@ SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side betwe
 
 SLOWER = 180  # times the seconds of the miniature's row: one of Stable Diffusion's size (by benchmark, 160 to 230)
 
+_pipelines: dict[str, emerdiff.EmerDiffPipeline] = {}
+_loading = threading.Lock()
 _row_seconds: dict[tuple[str, str], float] = {}  # what a row has taken here, by model and preset
 
 
-@lru_cache(maxsize=2)
 def pipeline(name: str) -> emerdiff.EmerDiffPipeline:
-    """The model, shared by all visitors; it keeps nothing of a run."""
-    return emerdiff.load(name)
+    """The model, shared by all visitors; it keeps nothing of a run. The miniature stays, and the last checkpoint."""
+    if (pipe := _pipelines.get(name)) is None:
+        with _loading:  # the libraries cannot load two models at once
+            if (pipe := _pipelines.get(name)) is None:
+                pipe = emerdiff.load(name)
+                for other in _pipelines.keys() - {MINIATURE}:
+                    del _pipelines[other]
+                _pipelines[name] = pipe
+    return pipe
 
 
 def pipeline_of(model: str) -> emerdiff.EmerDiffPipeline:

@@ -404,7 +404,7 @@ def test_a_full_queue_is_told_and_the_server_goes_on(browser, pictures, url):
         page = browser.new_page()
         page.goto(full)
         ready(page)
-        client, slow = Client(full, verbose=False), QUICK | {"modulation_timestep": 981}
+        client, slow = Client(full, verbose=False), QUICK | {"modulation_timestep": 581}
         jobs = [client.submit(handle_file(str(pictures[0])), **slow, api_name="/segment") for _ in range(5)]
         while not (refused := [job.exception() for job in jobs if job.done()]):
             time.sleep(0.1)

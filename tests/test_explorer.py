@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations
+from shutil import copytree
 from threading import Barrier
 from urllib.parse import parse_qsl, urlencode
 
@@ -894,3 +895,17 @@ def test_only_models_of_the_page_are_loaded():
         with pytest.raises(ValueError, match="choose one of these models: Miniature"):
             runs.pipeline_of(model)
     assert runs.pipeline_of(next(iter(runs.MODELS))) is runs.pipeline("miniature")
+
+
+def test_visitors_who_want_a_model_at_once_get_the_same_one_and_the_miniature_stays(monkeypatch, checkpoint, tmp_path):
+    monkeypatch.setattr(runs, "_pipelines", {})
+    with ThreadPoolExecutor(8) as pool:
+        wanted = [runs.MINIATURE, str(checkpoint)] * 4
+        got = list(pool.map(runs.pipeline, wanted))
+    assert got[0].unet is not got[1].unet and all(pipe is got[i % 2] for i, pipe in enumerate(got))
+    with pytest.raises(ValueError, match="cannot load"):
+        runs.pipeline(str(tmp_path))
+    copytree(checkpoint, tmp_path / "another")
+    runs.pipeline(str(tmp_path / "another"))
+    assert runs.pipeline(runs.MINIATURE) is got[0]
+    assert set(runs._pipelines) == {runs.MINIATURE, str(tmp_path / "another")}  # one checkpoint fills the memory
