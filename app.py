@@ -49,14 +49,16 @@ CSS = """
 #examples .grid-wrap {min-height: 0 !important}
 #examples .grid-container {grid-template-columns: repeat(10, minmax(0, 1fr)) !important}
 #examples .thumbnail-lg {aspect-ratio: 1}
+#examples .caption-label {font-size: .7rem; padding: .1rem .3rem}
 @media (max-width: 640px) {
   #controls {order: 2}
   .tabs {max-width: calc(100vw - 2rem); overflow-x: clip}
   #segments td, #segments th {font-size: .75rem}
   .table-wrap {max-width: calc(100vw - 4rem)}
   #examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr)) !important}
+  #examples .caption-label {font-size: .52rem; padding: 0 .15rem; inset: auto 0 0 auto; max-width: 100%}
+  #outlines span {font-size: .8rem; margin-left: .3rem}
 }
-#examples .caption-label {font-size: .7rem; padding: .1rem .3rem}
 footer {opacity: .7}
 """
 CLIENT = """from gradio_client import Client, handle_file
@@ -94,8 +96,8 @@ def create_demo() -> gr.Blocks:
         example = gr.State(0)
         gr.Markdown(INTRO)
         gallery = gr.Gallery(
-            [(str(e.picture), e.title) for e in examples()], label="Examples", columns=10, height="auto",
-            allow_preview=False, buttons=[], elem_id="examples", object_fit="cover",
+            [(str(e.picture), e.title) for e in examples()], label="Examples", show_label=False, columns=10,
+            height="auto", allow_preview=False, buttons=[], elem_id="examples", object_fit="cover",
         )  # fmt: skip
         with gr.Row():
             with gr.Column(scale=2, min_width=300, elem_id="controls"):
@@ -130,15 +132,13 @@ def create_demo() -> gr.Blocks:
                     [(name.capitalize(), name) for name in VIEWS], value=VIEWS[0], label="View", show_label=False,
                     container=False,
                 )  # fmt: skip
-                slider = gr.ImageSlider(
-                    tuple(pair0), format="png", label="Naive upsampling (left) | EmerDiff (right)", max_height=640
-                )
+                slider = gr.ImageSlider(tuple(pair0), format="png", label="Naive | EmerDiff", max_height=640)
                 with gr.Row():
                     left = _output("Naive upsampling", "The picture under segments; the table has them too", False)
                     right = _output("EmerDiff", "The picture under EmerDiff's segments; the table has them too", False)
                 with gr.Row():
                     opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3)
-                    outlines = gr.Checkbox(True, label="Outlines", scale=1, min_width=110)
+                    outlines = gr.Checkbox(True, label="Outlines", scale=1, min_width=110, elem_id="outlines")
         with gr.Tabs():
             with gr.Tab("Segments"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
