@@ -57,7 +57,7 @@ CSS = """
   .table-wrap {max-width: calc(100vw - 4rem)}
   #examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr)) !important}
   #examples .caption-label {font-size: .52rem; padding: 0 .15rem; inset: auto 0 0 auto; max-width: 100%}
-  #outlines span {font-size: .8rem; margin-left: .3rem}
+  #outlines span {font-size: .8rem; margin-left: 0}
 }
 footer {opacity: .7}
 """
