@@ -69,6 +69,29 @@ labels, summary = client.predict(8, api_name="/rescale_k")  # from the same run
 as_it_is, pushed = client.predict("7,7 7,8 8,7", 10, api_name="/probe")
 zip_file = client.predict(api_name="/export")
 """
+KEYS = """() => {  // gradio's slider of two pictures knows no keyboard, and its pictures have no text
+  const handles = '[data-testid="slider"]', step = 32;
+  const name = () => document.querySelectorAll(handles).forEach((handle) => {
+    if (handle.tabIndex === 0) return;
+    Object.assign(handle, {tabIndex: 0, role: 'slider', ariaLabel: 'Divider: naive upsampling left, EmerDiff right'});
+    handle.parentElement.querySelectorAll('img').forEach((image, i) => {
+      image.alt = `The picture under ${['the segments of naive upsampling', "EmerDiff's segments"][i]}`;
+    });
+  });
+  name();
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  document.addEventListener('keydown', (event) => {
+    const move = {ArrowLeft: -step, ArrowRight: step}[event.key], handle = event.target;
+    if (!move || !handle.matches(handles)) return;
+    event.preventDefault();
+    const box = handle.getBoundingClientRect(), x = box.x + box.width / 2, clientY = box.y + box.height / 2;
+    const drag = (type, target, clientX) =>
+      target.dispatchEvent(new MouseEvent(type, {clientX, clientY, bubbles: true, cancelable: true, view: window}));
+    drag('mousedown', handle, x);
+    drag('mousemove', window, x + move);
+    drag('mouseup', window, x + move);
+  });
+}"""
 COPY = "(link) => {navigator.clipboard?.writeText(link); return link}"
 
 
@@ -242,6 +265,7 @@ def create_demo() -> gr.Blocks:
         ready = private | {"concurrency_limit": 2, "concurrency_id": "ready"}  # mostly without the network
         light = private | {"concurrency_limit": 4}
 
+        demo.load(None, None, None, js=KEYS)
         opening = demo.load(events.restore, None, [status, *inputs, k, view, truth, *shows], **ready)
         checked = go.click(events.check, inputs, status, **light)
         running = checked.success(events.run, [session, k, *look, *inputs], [status, *shows], **heavy)

@@ -256,6 +256,27 @@ def test_page_opens_with_a_finished_example(page, tmp_path):
     assert len(set(Image.open(tmp_path / "page.png").convert("RGB").resize((64, 64)).getdata())) > 200  # not blank
 
 
+def test_the_divider_moves_by_keyboard_also_after_it_was_away(page):
+    def place():
+        box = divider.bounding_box()
+        return box["x"] + box["width"] / 2
+
+    ready(page)
+    divider = page.get_by_role("slider", name="Divider")
+    for away in (False, True):
+        if away:
+            page.get_by_label("Masks", exact=True).click()
+            divider.wait_for(state="detached")
+            page.get_by_label("Slider", exact=True).click()
+        divider.focus()
+        start = place()
+        for key, sign in (("ArrowRight", 1), ("ArrowLeft", 0), ("ArrowLeft", -1)):
+            page.keyboard.press(key)
+            page.wait_for_timeout(100)
+            assert place() == pytest.approx(start + 32 * sign, abs=2)
+    assert page.get_by_alt_text("EmerDiff's segments").first.is_visible()
+
+
 def test_moving_k_shows_other_segments_without_the_network(page):
     ready(page)
     calls, handle = network_calls()
