@@ -1,6 +1,7 @@
 """Small random pipelines of the real classes, Stable Diffusion 1.x and 2.x in shape; and a browser for the page."""
 
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
@@ -147,6 +148,11 @@ def set_slider(page, label: str, value: float) -> None:
 def ready(page):
     """The example can be explored: its segments are in the table."""
     row(page, "Segment 1").wait_for(timeout=120_000)
+
+
+def at_work(page):
+    """The network works on what was asked for, and says how far it is."""
+    return page.get_by_text(re.compile(r"\d+ of \d+ U-Net rows"))
 
 
 def row(page, name: str):

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from conftest import ready, set_slider
+from conftest import at_work, ready, set_slider
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -67,7 +67,7 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("k = 3, timestep 41").wait_for(timeout=120_000)
     page.get_by_role("button", name="Recompute exactly at this k").click()
-    page.get_by_text("U-Net rows").wait_for(timeout=30_000)
+    at_work(page).wait_for(timeout=60_000)
     page.wait_for_function("!/rows/.test(document.querySelector('#status').innerText)")
     page.locator("#segments").get_by_text("Segment 1", exact=True).filter(visible=True).first.click()
     page.get_by_role("button", name="Paint the two perturbed pictures").click()
