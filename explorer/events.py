@@ -210,6 +210,16 @@ def _waiting(words: str, *pair) -> tuple:
     return gr.skip(), words, *(pair or [gr.skip()] * 3), *[gr.skip()] * (SHOWS - 5)
 
 
+def _unsegmented(image: str | Path, opacity: float, outlines: bool) -> tuple:
+    """Slider, left and right picture of what is not segmented yet."""
+    return compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
+
+
+def _only_status(progress: emerdiff.Progress, seconds: float) -> tuple:
+    """Status, and what shows a session as it is."""
+    return _status(progress, seconds), *[gr.skip()] * SHOWS
+
+
 def _sketching(image: str, k: int, *look) -> Callable:
     """Tells status and sketches of a run that will be cut to k."""
     shown = runs.shown(open_picture(image))
@@ -236,8 +246,7 @@ def check(image, model, preset, *values) -> str:
 def run(session, k, view, opacity, outlines, image, model, preset, *values):
     """The Run button: status and sketches while the network works, then everything."""
     values = _values(values)
-    same_model = session and session.found.segmentation.model == runs.pipeline_of(model).name_or_path
-    previous = session.found.reading if same_model else None
+    previous = session.found if session else None
     yield gr.skip(), *_waiting("Segmenting …")
     tell = _sketching(image, k, view, opacity, outlines)
     found = yield from followed(runs.find(image, model, preset, {"num_segments": FINE} | values, previous), tell)
@@ -249,8 +258,8 @@ def run_soon(session, k, view, opacity, outlines, image, model, preset, *values)
     with told():
         _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | _values(values))
     if seconds and seconds > SOON:
-        picture = compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
-        yield estimated(model, preset, *values), None, "Press **Run** to segment this picture.", *picture, *_NOTHING
+        pair = _unsegmented(image, opacity, outlines)
+        yield estimated(model, preset, *values), None, "Press **Run** to segment this picture.", *pair, *_NOTHING
     else:
         yield from run(session, k, view, opacity, outlines, image, model, preset, *values)
 
@@ -258,8 +267,7 @@ def run_soon(session, k, view, opacity, outlines, image, model, preset, *values)
 @on_gpu(lambda session, *_: _seconds_of(session, session.k), check=lambda session, *_: _needed(session))
 def recompute(session, view, opacity, outlines, chosen):
     """A full run at the k that is shown."""
-    work = _exact(session.found, session.k)
-    exact = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * SHOWS))
+    exact = yield from followed(_exact(session.found, session.k), _only_status)
     yield "", *refreshed(session.recomputed(exact), view, opacity, outlines, chosen)
 
 
@@ -518,7 +526,7 @@ def example_inputs(example: Example) -> tuple:
 def opened(example: Example, view: str, opacity: float, outlines: bool) -> tuple:
     """Words and pictures of a stored result; of an example that has none, the picture."""
     if not example.summary:
-        return "", *compared(pictures.alone(runs.shown(open_picture(example.picture))), "picture", opacity, outlines)
+        return "", *_unsegmented(example.picture, opacity, outlines)
     shown, labels, naive, coarse = stored(example)
     of = pictures.Layers(shown, labels, naive, coarse, pictures.unnamed(example.k))
     return pictures.words(example.summary), *compared(of, view, opacity, outlines)
@@ -544,7 +552,7 @@ def explore(index, k, view, opacity, outlines):
     if not at_hand(examples()[index]):
         for status in _computed(index):
             yield status, *[gr.skip()] * SHOWS
-    found = yield from followed(full(examples()[index]), lambda *progress: (_status(*progress), *[gr.skip()] * SHOWS))
+    found = yield from followed(full(examples()[index]), _only_status)
     yield "", *refreshed(Session.of(found, k), view, opacity, outlines)
 
 
@@ -568,8 +576,7 @@ def restore(request: gr.Request):
     of_example = not source and tuple(inputs) == example_inputs(example)[:-1]
     if link:
         truth = str(example.truth) if example.truth and not source else None
-        shown = pictures.alone(runs.shown(open_picture(inputs[0])))
-        words, *pair = opened(example, *look) if of_example else ("", *compared(shown, "picture", *look[1:]))
+        words, *pair = opened(example, *look) if of_example else ("", *_unsegmented(inputs[0], *look[1:]))
         yield "", *inputs, k, view, truth, *_waiting(words, *pair)
     session = yield from _with_inputs(explore(index, k, *look) if of_example else run(None, k, *look, *inputs))
     if link and link.full:

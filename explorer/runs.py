@@ -49,7 +49,7 @@ def pipeline_of(model: str) -> emerdiff.EmerDiffPipeline:
     if model not in MODELS:
         raise ValueError(f"choose one of these models: {', '.join(MODELS)}")
     chosen, failures = MODELS[model], []
-    others = [name for name in MODELS.values() if name != MINIATURE != chosen != name]
+    others = [] if chosen == MINIATURE else [name for name in MODELS.values() if name not in (chosen, MINIATURE)]
     for name in (chosen, *others):
         try:
             return pipeline(name)
@@ -73,16 +73,20 @@ def find(
     model: str,
     preset: str,
     values: Mapping[str, object],
-    previous: emerdiff.Reading | None = None,
+    previous: Found | None = None,
 ) -> Generator[emerdiff.Progress, None, Found]:
-    """A run, as `EmerDiffPipeline.stream`; returns what was found, which says so where another model stood in."""
+    """A run, as `EmerDiffPipeline.stream`; returns what was found, which says so where another model stood in.
+
+    What the same model kept of a `previous` run, and still holds, is not computed again.
+    """
     begin = time.monotonic()
     pipe = pipeline_of(model)
     settings = pipe.settings(preset=preset, **values)
-    reading = yield from pipe.read(source, settings, previous=previous)
+    known = previous.reading if previous and previous.segmentation.model == pipe.name_or_path else None
+    reading = yield from pipe.read(source, settings, previous=known)
     segmentation = yield from pipe.segment(reading)
     seconds = time.monotonic() - begin
-    if previous is None:  # or else some rows were there
+    if known is None:  # or else some rows were there
         _row_seconds[pipe.name_or_path, preset] = seconds / pipe.rows(settings)
     if pipe.name_or_path != MODELS[model]:
         note = f"{model} could not be loaded; {label_of(pipe.name_or_path)} took its place."

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from conftest import at_work, ready, set_slider
+from conftest import at_work, ready, row, set_slider
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -69,7 +69,7 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
     page.get_by_role("button", name="Recompute exactly at this k").click()
     at_work(page).wait_for(timeout=60_000)
     page.wait_for_function("!/rows/.test(document.querySelector('#status').innerText)")
-    page.locator("#segments").get_by_text("Segment 1", exact=True).filter(visible=True).first.click()
+    row(page, "Segment 1").click()
     page.get_by_role("button", name="Paint the two perturbed pictures").click()
     page.get_by_alt_text("The picture painted again with the segment pushed up").wait_for(timeout=60_000)
     page.get_by_role("tab", name="Probe").click()
