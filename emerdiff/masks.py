@@ -22,6 +22,15 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     return F.conv2d(x, kernel[..., None], groups=x.shape[1])
 
 
+def magnification(changes: Tensor) -> Tensor:
+    """Factors (b, 1, 1, 1), 1 or more, that bring the largest value of changes (b, 4, h, w) of latents to 1.
+
+    That is their standard deviation. A picture's response is nearly linear so far, and half precision's rounding,
+    which is as large as the responses themselves, becomes a small part of the magnified ones.
+    """
+    return 1 / changes.abs().amax((1, 2, 3), keepdim=True).clamp(1e-4, 1)
+
+
 def response(minus: Tensor, plus: Tensor, smoothing: float) -> Tensor:
     """G(I+) - G(I-) of pictures (b, 3, H, W) in [-1, 1]. G is linear, so it runs once; its norm over RGB is d_i."""
     return gaussian_blur(plus - minus, smoothing)

@@ -18,7 +18,7 @@ from .coloring import by_segment, color
 from .hooks import exclusive, record
 from .inversion import Inversion, Step, invert, predict, sampling_steps, step_at, thinned
 from .layers import find_layers, native_latent_side
-from .masks import label, response, upsample_naive
+from .masks import label, magnification, response, upsample_naive
 from .modulation import replay
 from .picture import SIDE_MULTIPLE, Picture, open_picture, size_for_network, to_tensor
 from .segmentation import Segmentation
@@ -195,7 +195,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         """The first half of a run: yields its progress and returns what `segment` and `probe` go on with.
 
         What still holds of a `previous` reading is not computed again: all of it where only the number of segments,
-        the strength, the smoothing, `two_sided` or `shared_rows` is another.
+        the strength, the smoothing, `two_sided`, `shared_rows` or `magnified_decoding` is another.
         """
         return (yield from self._read(self._see(image, settings), previous, rows_per_batch))
 
@@ -383,9 +383,13 @@ class EmerDiffPipeline(DiffusionPipeline):
         return latents.float() * self.vae.config.scaling_factor
 
     @torch.inference_mode()
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Pictures (b, 3, H, W) float32, about [-1, 1]; not clamped, so that small differences survive."""
-        with exclusive(self.unet):
+    def _decode(self, latents: Tensor, *, half: bool = False) -> Tensor:
+        """Pictures (b, 3, H, W) float32, about [-1, 1]; not clamped, so that small differences survive.
+
+        `half`: computed in the U-Net's precision, not in the autoencoder's own.
+        """
+        dtype = self.unet.dtype if half else None
+        with exclusive(self.unet), torch.autocast(latents.device.type, dtype, enabled=half):
             return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
 
     def _draw_features(
@@ -409,12 +413,14 @@ class EmerDiffPipeline(DiffusionPipeline):
         """Fill in G(I+) - G(I-), (k, 3, H, W), for k `masks`, and which are `known`; yields the rows of U-Net calls."""
         settings = reading.settings
         signs = torch.tensor([-1, 1] if settings.two_sided else [1])
-        unmodulated = () if settings.two_sided else (self._decode(reading.x_0),)
+        magnified = settings.magnified_decoding and self.unet.dtype != torch.float32
+        reference = self._decode(reading.x_0, half=magnified) if magnified or not settings.two_sided else None
+        unmodulated = () if settings.two_sided else (reference,)
         rows = rows or self._rows_that_fit(reading.x_0)
 
         def modulated(at: Tensor) -> Rows:
             offsets = settings.strength * masks[at][:, None] * signs[:, None]  # (b, sides, cells)
-            painted = yield from self._paint(reading, offsets.flatten(0, 1))
+            painted = yield from self._paint(reading, offsets.flatten(0, 1), reference if magnified else None)
             for i in at.tolist():
                 minus, plus = (*unmodulated, *(next(painted) for _ in signs))
                 responses[i] = response(minus, plus, settings.smoothing)[0].cpu()
@@ -423,8 +429,13 @@ class EmerDiffPipeline(DiffusionPipeline):
 
         yield from in_batches(torch.arange(len(masks)), max(1, rows // len(signs)), modulated)
 
-    def _paint(self, reading: Reading, offsets: Tensor) -> Generator[int, None, Iterator[Tensor]]:
-        """Pictures (1, 3, H, W) float32 of the replays with `offsets` (rows, cells), decoded as they are asked for."""
+    def _paint(
+        self, reading: Reading, offsets: Tensor, reference: Tensor | None = None
+    ) -> Generator[int, None, Iterator[Tensor]]:
+        """Pictures (1, 3, H, W) float32 of the replays with `offsets` (rows, cells), decoded as they are asked for.
+
+        With a `reference`, the unmodulated picture in half precision, they are what they are to first order around it.
+        """
         latents = yield from replay(
             self.unet,
             reading.inversion,
@@ -434,7 +445,16 @@ class EmerDiffPipeline(DiffusionPipeline):
             attention_injection=reading.settings.attention_injection,
             shared=self.share_attention,
         )
+        if reference is not None:
+            return self._decode_magnified(latents, reading.x_0, reference)
         return (picture for some in latents.split(2) for picture in self._decode(some).split(1))
+
+    def _decode_magnified(self, latents: Tensor, x_0: Tensor, reference: Tensor) -> Iterator[Tensor]:
+        """Pictures (1, 3, H, W) to first order around that of `x_0`, the `reference`: in half precision."""
+        for changes in (latents - x_0).split(2):
+            factors = magnification(changes)
+            changed = self._decode(x_0 + factors * changes, half=True)
+            yield from (reference + (changed - reference) / factors).split(1)
 
     def _rows_that_fit(self, x_0: Tensor) -> int:
         """Rows of one U-Net call for latents like `x_0` in the memory that is free now."""

@@ -16,11 +16,13 @@ from .settings import PRESETS
 FINE = 30  # segments of the run that is re-cut
 EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
 ONE_SIDE = {"two_sided": False}
+MAGNIFIED = ONE_SIDE | {"magnified_decoding": True, "kmeans_n_init": 10}
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     EXACT: {},
     **{f"{steps} steps": {"replay_steps": steps} for steps in (8, 4)},
     "one side": ONE_SIDE,
     **{f"one side, {steps} steps": ONE_SIDE | {"replay_steps": steps} for steps in (8, 6, 4, 3, 2)},
+    **{f"magnified, {steps} steps": MAGNIFIED | {"replay_steps": steps} for steps in (8, 6, 4, 3, 2)},
     "shared rows": {"shared_rows": True},
     "shared rows, 4 steps": {"shared_rows": True, "replay_steps": 4},
     "shared rows, one side": {"shared_rows": True} | ONE_SIDE,
@@ -85,13 +87,14 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     shown = Figure(figsize=(9, 3.8), layout="constrained")
     panels = shown.subplots(1, 2)
     seconds = [rows[name]["seconds"] for name in VARIANTS]
-    kinds = {"o": "both signs", "s": "one sign", "^": "shared rows"}
+    kinds = {"o": "both signs", "s": "one sign", "D": "one sign, magnified decoding", "^": "shared rows"}
     for panel, score, title in zip(panels, ("miou", "boundary_f"), ("mIoU", "boundary F, 2 pixels"), strict=True):
         for marker, kind in kinds.items():
             panel.plot([], [], marker, color="0.6", label=kind)
         for name, changes in VARIANTS.items():
             x, y = rows[name]["seconds"], 100 * rows[name][score]
-            marker = "^" if "shared_rows" in changes else "s" if "two_sided" in changes else "o"
+            traits = {"^": "shared_rows", "D": "magnified_decoding", "s": "two_sided"}
+            marker = next((marker for marker, trait in traits.items() if trait in changes), "o")
             preset = next((preset for preset, own in PRESETS.items() if own == changes), None)
             panel.plot(x, y, marker, color="C0" if preset else "0.6", markersize=9 if preset else 5)
             if preset:

@@ -1,14 +1,16 @@
 """What makes runs cheaper: shared attention, and presets with what they are made of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import quick, small_parts
+from conftest import quick, small_parts, value_of
 from diffusers import DDIMScheduler
 
 import emerdiff
-from emerdiff import EmerDiffPipeline, attention
+from emerdiff import EmerDiffPipeline, attention, pipeline
 from emerdiff.attention import shared_attention
 from emerdiff.batches import Results, in_batches
 from emerdiff.coloring import by_segment, color
@@ -265,6 +267,38 @@ def test_half_precision_gives_nearly_the_same_labels(miniature, picture):
     assert (half.unet.dtype, half.vae.dtype) == (torch.bfloat16, torch.float32)
     equal = result.labels == whole.labels
     assert equal.mean() > 0.9 and equal[whole.confidence > 0.3].mean() > 0.99
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_magnified_decoding_keeps_changes_that_half_precision_would_drown(miniature, picture, two_sided):
+    half = emerdiff.load("miniature", device="cpu", dtype=torch.bfloat16)
+    settings = {"num_segments": 6, "image_area": 128 * 128, "replay_steps": 4, "strength": 1}
+    settings = half.settings(two_sided=two_sided, **settings)
+    reading = value_of(half.read(picture, settings))
+    whole = value_of(half.segment(reading)).responses.astype(float)
+
+    def error(magnified: bool) -> float:
+        changed = replace(reading, settings=replace(settings, magnified_decoding=True))
+        with pytest.MonkeyPatch.context() as patch:
+            if not magnified:
+                patch.setattr(pipeline, "magnification", lambda changes: torch.ones(len(changes), 1, 1, 1))
+            responses = value_of(half.segment(changed)).responses.astype(float)
+        return np.linalg.norm(responses - whole) / np.linalg.norm(whole)
+
+    assert 0 < error(magnified=True) < 0.4 * error(magnified=False)
+
+
+def test_in_float32_nothing_is_magnified(small, picture):
+    plain, magnified = (small(picture, quick(magnified_decoding=on)) for on in (False, True))
+    np.testing.assert_array_equal(plain.responses, magnified.responses)
+
+
+def test_without_strength_nothing_differs_however_it_is_decoded(picture):
+    half = emerdiff.load("miniature", device="cpu", dtype=torch.bfloat16)
+    settings = {"num_segments": 3, "image_area": 64 * 64, "kmeans_n_init": 1}
+    still, pushed = (half(picture, half.settings(preset="preview", strength=s, **settings)) for s in (0, 10))
+    assert np.isfinite(still.responses).all()
+    assert still.differences.max() < 0.1 * pushed.differences.max()  # rounding in the U-Net
 
 
 def test_the_precision_suits_the_device():

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import convolve
 
 from emerdiff.drawing import indexed_png, overlay, palette
-from emerdiff.masks import gaussian_blur, label, label_at, response, upsample_naive
+from emerdiff.masks import gaussian_blur, label, label_at, magnification, response, upsample_naive
 
 
 def kernel_3x3() -> np.ndarray:
@@ -48,6 +48,14 @@ def test_a_blurs_radius_is_sigma_rounded_up_and_it_keeps_the_sum(sigma, radius):
 def test_a_blur_of_0_changes_nothing():
     x = torch.rand(1, 3, 4, 4)
     assert torch.equal(gaussian_blur(x, 0), x)
+
+
+def test_small_changes_are_magnified_to_1_and_large_ones_left():
+    changes = torch.zeros(4, 4, 2, 3)
+    changes[0, 1, 1, 2], changes[1, 3, 0, 0], changes[2] = -0.25, 0.1, 3
+    assert magnification(changes).shape == (4, 1, 1, 1)
+    assert magnification(changes).flatten()[:3].tolist() == pytest.approx([4, 10, 1])
+    assert not (magnification(changes) * changes)[3].any()  # nor is nothing made something
 
 
 def test_a_difference_is_the_norm_over_colours_of_the_blurred_change():

@@ -4,10 +4,13 @@ Scenes are drawn by worker processes, each seen first by the autoencoder, then, 
 device, by the denoiser; beside a GPU for as long as training lasts, on a CPU all before the denoiser starts:
 
 1. `autoencoder` (17 % of the time), on crops: L1 and L2, with a little noise on the latents.
-2. `denoiser`, on crops of half the side of the latents (to 40 %): cheap, so many samples.
-3. `denoiser`, on whole latents (the rest), with Stable Diffusion's noise schedule, and more of the timesteps at
-   which a picture's layout is decided. It predicts the velocity, as Stable Diffusion 2.1's does: where it predicts
-   the noise, an error of 1 % at the noisiest steps is one of 15 % in the picture, and layout is learned last.
+2. `denoiser`, on the scenes at half their side (to 58 %), as Stable Diffusion began at 256 x 256: a quarter of
+   the cost, and what a scene is made of and where it stands is learned there.
+3. `denoiser`, on the scenes at their full side (the rest).
+
+The denoiser has Stable Diffusion's noise schedule, and sees more of the timesteps at which a picture's layout is
+decided. It predicts the velocity, as Stable Diffusion 2.1's does: where it predicts the noise, an error of 1 % at
+the noisiest steps is one of 15 % in the picture, and layout is learned last.
 
 A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
 the averaged weights in half precision, is written to OUT/pipeline.
@@ -30,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -42,7 +46,7 @@ from .scenes import draw_scene
 FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
 LEAVES_SHARE = 0.15  # of the pictures
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
-AUTOENCODER_ENDS, CROPS_END = 0.17, 0.4  # as shares of the time
+AUTOENCODER_ENDS, HALF_SIDE_ENDS = 0.17, 0.58  # as shares of the time
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
 LAYOUT_TIMESTEPS = (500, 1000)  # half of the timesteps are drawn from these, half from all
 
@@ -56,7 +60,7 @@ class Sizes:
     side: int  # of the pictures
     autoencoder_crop: int  # side in pixels
     autoencoder_batch: int
-    crop_batch: int
+    half_batch: int  # at half the side
     batch: int
     pictures: int  # kept as pixels while the autoencoder trains
     latents: int  # kept for the denoiser; once there are so many, no more scenes are drawn
@@ -68,7 +72,7 @@ class Sizes:
         cores = os.cpu_count() or 2
         if device.type == "cuda":
             return cls(512, 256, 48, 256, 128, 30_000, 400_000, False, workers=max(1, cores - 2))
-        return cls(256, 64, 16, 64, 32, 3_000, 10_000, True, workers=cores)
+        return cls(256, 64, 16, 64, 32, 3_000, 20_000, True, workers=cores)
 
 
 # ---------------------------------------------------------------- pictures
@@ -171,6 +175,8 @@ class Run:
         self.scheduler = model.new_scheduler()
         self.vae = model.new_vae().to(device, memory_format=torch.channels_last)
         self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
+        if device.type == "cpu":  # the fused attention's backward takes two fifths of a step there
+            self.unet.set_attn_processor(AttnProcessor())
         self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
         self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
         self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
@@ -221,7 +227,7 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def compiled(self, function):
-        return torch.compile(function, dynamic=False)
+        return torch.compile(function, dynamic=False) if self.device.type == "cuda" else function
 
     def export(self) -> None:
         """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
@@ -307,21 +313,26 @@ def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Store:
 
 
 @torch.no_grad()
-def encode(run: Run, pictures: Tensor) -> Tensor:
-    """(b, H, W, 3) uint8 -> (b, 4, H/8, W/8): latents, not scaled."""
+def encode(run: Run, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, H, W, 3) uint8 -> (n, 4, H/8, W/8) and, at half the side, (n, 4, H/16, W/16): latents, not scaled."""
+    full, half = [], []
     with run.autocast():
-        x = to_pixels(pictures.to(run.device)).contiguous(memory_format=torch.channels_last)
-        return run.vae.encode(x).latents.float()
+        for part in pictures.split(32):
+            x = to_pixels(part.to(run.device)).contiguous(memory_format=torch.channels_last)
+            full.append(run.vae.encode(x).latents.float())
+            half.append(run.vae.encode(F.avg_pool2d(x, 2)).latents.float())
+    return torch.cat(full), torch.cat(half)
 
 
 def finish_autoencoder(run: Run, seen: Store, kept: Store) -> None:
     """Freeze the averaged weights, choose the scaling factor, turn the pictures seen into latents."""
     run.vae_average.copy_to(run.vae.parameters())
     run.vae.requires_grad_(False)
-    latents = torch.cat([encode(run, pictures) for pictures in seen.tensors[0][: len(seen)].split(32)])
-    run.vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
-    log.info("autoencoder done: scaling factor %.5f", run.vae.config.scaling_factor)
-    kept.add(latents * run.vae.config.scaling_factor, seen.tensors[1][: len(seen)])
+    full, half = encode(run, seen.tensors[0][: len(seen)])
+    scaling_factor = round(1 / full.std().item(), 5)
+    run.vae.register_to_config(scaling_factor=scaling_factor)
+    log.info("autoencoder done: scaling factor %.5f", scaling_factor)
+    kept.add(full * scaling_factor, half * scaling_factor, seen.tensors[1][: len(seen)])
     run.encoded = True
 
 
@@ -329,8 +340,8 @@ def draw_latents(run: Run, stream: Stream, kept: Store, at_most: int, *, at_leas
     """Add the scenes that are ready, `at_most` of them, or more where `at_least` are to be kept in all."""
     if drawn := kept.take(stream, at_most, at_least=at_least):
         pictures, captions = zip(*drawn, strict=True)
-        latents = torch.cat([encode(run, part) for part in torch.from_numpy(np.stack(pictures)).split(32)])
-        kept.add(latents * run.vae.config.scaling_factor, run.tokens(captions))
+        full, half = (x * run.vae.config.scaling_factor for x in encode(run, torch.from_numpy(np.stack(pictures))))
+        kept.add(full, half, run.tokens(captions))
 
 
 def draw_timesteps(count: int, device: torch.device) -> Tensor:
@@ -339,17 +350,19 @@ def draw_timesteps(count: int, device: torch.device) -> Tensor:
     return t
 
 
-def train_denoiser(run: Run, stream: Stream, kept: Store, *, side: int, batch: int, begin: float, until: float) -> None:
-    """Velocity prediction (as SD 2.1's) on random `side` x `side` crops of the latents, until that share of the time.
+def train_denoiser(
+    run: Run, stream: Stream, kept: Store, *, half_side: bool, batch: int, begin: float, until: float
+) -> None:
+    """Velocity prediction (as SD 2.1's) on the scenes at their side, or at half of it, until that share of the time.
 
     The learning rate has its warm-up at the share `begin`.
     """
-    report = Report(run, f"denoiser at {side}")
+    report = Report(run, "denoiser at half the side" if half_side else "denoiser")
     unet, empty = run.compiled(run.unet), run.tokens([""])[0].to(run.device)
     while run.share < until:
         draw_latents(run, stream, kept, batch, at_least=4 * batch)
-        x_0, tokens = kept.sample(batch)
-        x_0 = random_crops(x_0, side).float().contiguous(memory_format=torch.channels_last)
+        full, half, tokens = kept.sample(batch)
+        x_0 = (half if half_side else full).float().contiguous(memory_format=torch.channels_last)
         dropped = torch.rand(batch, 1, device=run.device) < DROPPED_CAPTIONS
         eps, t = torch.randn_like(x_0), draw_timesteps(batch, run.device)
         with run.autocast():
@@ -376,22 +389,22 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
         run.resume(checkpoint)
     elif start:
         run.start_from(start)
-    latent_side = sizes.side // 8
-    kept = Store(
-        sizes.latents, device, ((4, latent_side, latent_side), torch.float16), ((model.TEXT_LENGTH,), torch.int32)
-    )
+    full, half = ((4, side, side) for side in (sizes.side // 8, sizes.side // 16))
+    tokens = (model.TEXT_LENGTH,)
+    kept = Store(sizes.latents, device, (full, torch.float16), (half, torch.float16), (tokens, torch.int32))
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
     run.vae.requires_grad_(False)
     if (latents := out / "latents.pt").exists():
         kept.load(latents)
     elif sizes.drawn_first:
-        draw_latents(run, stream, kept, sizes.latents, at_least=sizes.latents)
+        while len(kept) < sizes.latents:
+            draw_latents(run, stream, kept, 512, at_least=min(len(kept) + 512, sizes.latents))
         kept.save(latents)
     log.info("%d scenes kept", len(kept))
-    begin, crops_end = (0, 0) if start else (AUTOENCODER_ENDS, CROPS_END)
-    train_denoiser(run, stream, kept, side=latent_side // 2, batch=sizes.crop_batch, begin=begin, until=crops_end)
-    train_denoiser(run, stream, kept, side=latent_side, batch=sizes.batch, begin=begin, until=1)
+    begin = 0 if start else AUTOENCODER_ENDS
+    train_denoiser(run, stream, kept, half_side=True, batch=sizes.half_batch, begin=begin, until=HALF_SIDE_ENDS)
+    train_denoiser(run, stream, kept, half_side=False, batch=sizes.batch, begin=begin, until=1)
     run.save(stream.next_seed)
     run.export()
     stream.close()
