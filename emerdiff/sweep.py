@@ -16,7 +16,7 @@ from .settings import PRESETS
 FINE = 30  # segments of the run that is re-cut
 EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
 ONE_SIDE = {"two_sided": False}
-MAGNIFIED = ONE_SIDE | {"magnified_decoding": True, "kmeans_n_init": 10}
+MAGNIFIED = ONE_SIDE | {"magnified_decoding": True}
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     EXACT: {},
     **{f"{steps} steps": {"replay_steps": steps} for steps in (8, 4)},
