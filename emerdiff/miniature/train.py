@@ -398,9 +398,11 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
     if (latents := out / "latents.pt").exists():
         kept.load(latents)
     elif sizes.drawn_first:
+        began = time.monotonic()
         while len(kept) < sizes.latents:
             draw_latents(run, stream, kept, 512, at_least=min(len(kept) + 512, sizes.latents))
         kept.save(latents)
+        run.started += time.monotonic() - began  # does not count as training
     log.info("%d scenes kept", len(kept))
     begin = 0 if start else AUTOENCODER_ENDS
     train_denoiser(run, stream, kept, half_side=True, batch=sizes.half_batch, begin=begin, until=HALF_SIDE_ENDS)
@@ -413,7 +415,7 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
 def main() -> None:
     parser = argparse.ArgumentParser("python -m emerdiff.miniature.train", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
-    parser.add_argument("--minutes", type=float, default=24, help="time in all, earlier runs included")
+    parser.add_argument("--minutes", type=float, default=24, help="of training in all, earlier runs included")
     parser.add_argument("--start", type=Path, help="finished pipeline to begin with; only its denoiser is trained")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
