@@ -35,7 +35,7 @@ features, whose responses are added. "Recompute exactly" runs the network for ju
 12, both score the same; 74 % of the pixels agree, as k-means finds other segments, and 93 % on the very same segments.
 
 **Quality.** *Exact* is the published procedure. *Fast* makes 6 of its 15 steps and *preview* 3, both with the push up
-alone and decoded in half precision: their masks are rougher. The README has what they lose, measured.
+alone, preview decoded in half precision too: their masks are rougher. The README has what they lose, measured.
 
 The **miniature** is a small model trained on drawn scenes, so that everything here runs without a download; it knows
 little of photographs. Stable Diffusion does, and wants a GPU.

@@ -62,7 +62,7 @@ class Settings:
 
 PRESETS: Mapping[str, Mapping[str, object]] = {
     "exact": {},
-    "fast": {"two_sided": False, "replay_steps": 6, "magnified_decoding": True},
+    "fast": {"two_sided": False, "replay_steps": 6},
     "preview": {"two_sided": False, "replay_steps": 3, "magnified_decoding": True},
 }
 """What is changed for speed; `exact` is the published procedure. README says what each costs and loses."""
