@@ -227,7 +227,7 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def compiled(self, function):
-        return torch.compile(function, dynamic=False) if self.device.type == "cuda" else function
+        return torch.compile(function, dynamic=False)
 
     def export(self) -> None:
         """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
