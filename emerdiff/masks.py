@@ -28,7 +28,7 @@ def magnification(changes: Tensor) -> Tensor:
     That is their standard deviation. A picture's response is nearly linear so far, and half precision's rounding,
     which is as large as the responses themselves, becomes a small part of the magnified ones.
     """
-    return 1 / changes.abs().amax((1, 2, 3), keepdim=True).clamp(1e-4, 1)
+    return 1 / changes.abs().amax((1, 2, 3), keepdim=True).clamp(1e-4, 1)  # finite where nothing changes
 
 
 def response(minus: Tensor, plus: Tensor, smoothing: float) -> Tensor:

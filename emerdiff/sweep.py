@@ -87,13 +87,13 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     shown = Figure(figsize=(9, 3.8), layout="constrained")
     panels = shown.subplots(1, 2)
     seconds = [rows[name]["seconds"] for name in VARIANTS]
+    traits = {"^": "shared_rows", "D": "magnified_decoding", "s": "two_sided"}  # markers, the first that applies
     kinds = {"o": "both signs", "s": "one sign", "D": "one sign, magnified decoding", "^": "shared rows"}
     for panel, score, title in zip(panels, ("miou", "boundary_f"), ("mIoU", "boundary F, 2 pixels"), strict=True):
         for marker, kind in kinds.items():
             panel.plot([], [], marker, color="0.6", label=kind)
         for name, changes in VARIANTS.items():
             x, y = rows[name]["seconds"], 100 * rows[name][score]
-            traits = {"^": "shared_rows", "D": "magnified_decoding", "s": "two_sided"}
             marker = next((marker for marker, trait in traits.items() if trait in changes), "o")
             preset = next((preset for preset, own in PRESETS.items() if own == changes), None)
             panel.plot(x, y, marker, color="C0" if preset else "0.6", markersize=9 if preset else 5)

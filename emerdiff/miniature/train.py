@@ -400,7 +400,7 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
     elif sizes.drawn_first:
         began = time.monotonic()
         while len(kept) < sizes.latents:
-            draw_latents(run, stream, kept, 512, at_least=min(len(kept) + 512, sizes.latents))
+            draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
         kept.save(latents)
         run.started += time.monotonic() - began  # does not count as training
     log.info("%d scenes kept", len(kept))
