@@ -175,9 +175,10 @@ class Run:
         self.scheduler = model.new_scheduler()
         self.vae = model.new_vae().to(device, memory_format=torch.channels_last)
         self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
+        self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
         if device.type == "cpu":  # the fused attention's backward takes two fifths of a step there
             self.unet.set_attn_processor(AttnProcessor())
-        self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
+            self.text_encoder.set_attn_implementation("eager")
         self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
         self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
         self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
