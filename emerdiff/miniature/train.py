@@ -26,7 +26,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Sizes:
         cores = os.cpu_count() or 2
         if device.type == "cuda":
             return cls(512, 256, 48, 256, 128, 30_000, 400_000, False, workers=max(1, cores - 2))
-        return cls(256, 64, 16, 64, 32, 3_000, 20_000, True, workers=cores)
+        return cls(256, 64, 16, 96, 32, 3_000, 20_000, True, workers=cores)
 
 
 # ---------------------------------------------------------------- pictures
@@ -181,10 +181,12 @@ class Run:
             self.text_encoder.set_attn_implementation("eager")
         self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
         self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
-        self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+        weights, others = inner_weights(self.denoiser)
+        self.muon = LayersMuon(weights, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        self.adamw = torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=0.01)
         self.vae_average = EMAModel(self.vae.parameters(), decay=0.998, foreach=True)
         self.average = self._new_average()
-        names = ("vae", "denoiser", "vae_optimizer", "optimizer", "vae_average", "average")
+        names = ("vae", "denoiser", "vae_optimizer", "muon", "adamw", "vae_average", "average")
         self.parts = {name: getattr(self, name) for name in names}
 
     def _new_average(self) -> EMAModel:
@@ -240,14 +242,43 @@ class Run:
         pipeline.save_pretrained(self.out / "pipeline", max_shard_size="9MB")
 
 
-def optimize(optimizer: torch.optim.Optimizer, rate: float, average: EMAModel, loss: Tensor) -> None:
-    parameters = optimizer.param_groups[0]["params"]
-    optimizer.param_groups[0]["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
+def as_matrix(weight: Tensor) -> Tensor:
+    """(out, in) as it is; (out, in, height, width) as (out, height * width * in): a view where channels are last."""
+    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
+
+
+class LayersMuon(torch.optim.Muon):
+    """torch's Muon, which takes matrices alone, on the weights of linear and convolution layers."""
+
+    def __init__(self, weights: list[nn.Parameter], **options) -> None:
+        self.weights = weights
+        super().__init__([as_matrix(weight.detach()) for weight in weights], **options)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for matrix, weight in zip(self.param_groups[0]["params"], self.weights, strict=True):
+            matrix.grad = as_matrix(weight.grad)
+        super().step()
+
+
+def inner_weights(denoiser: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Weights of inner linear and convolution layers; all other parameters (ends, norms, biases, embeddings)."""
+    layers = {name: part for name, part in denoiser.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    weights = [layer.weight for name, layer in layers.items() if not name.endswith(("conv_in", "conv_out"))]
+    inner = {id(weight) for weight in weights}
+    return weights, [p for p in denoiser.parameters() if id(p) not in inner]
+
+
+def optimize(
+    optimizers: Sequence[torch.optim.Optimizer], rate: float, module: nn.Module, average: EMAModel, loss: Tensor
+) -> None:
+    module.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    average.step(parameters)
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    average.step(module.parameters())
 
 
 def annealed(share: float, begin: float, end: float) -> float:
@@ -308,7 +339,8 @@ def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Store:
             seen.add(torch.from_numpy(np.stack(pictures)), run.tokens(captions))
         x = random_crops(to_pixels(seen.sample(sizes.autoencoder_batch)[0]), sizes.autoencoder_crop)
         loss = loss_of(x.contiguous(memory_format=torch.channels_last))
-        optimize(run.vae_optimizer, 2e-3 * annealed(run.share, 0, AUTOENCODER_ENDS), run.vae_average, loss)
+        rate = 2e-3 * annealed(run.share, 0, AUTOENCODER_ENDS)
+        optimize([run.vae_optimizer], rate, run.vae, run.vae_average, loss)
         report(loss, len(x), len(seen), stream.next_seed)
     return seen
 
@@ -370,7 +402,8 @@ def train_denoiser(
             text = run.text_encoder(torch.where(dropped, empty, tokens.long())).last_hidden_state
             predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
         loss = F.mse_loss(predicted.float(), run.scheduler.get_velocity(x_0, eps, t))
-        optimize(run.optimizer, 8e-4 * annealed(run.share, begin, 1), run.average, loss)
+        rate = 1e-3 * annealed(run.share, begin, 1)
+        optimize([run.muon, run.adamw], rate, run.denoiser, run.average, loss)
         report(loss, batch, len(kept), stream.next_seed)
 
 
