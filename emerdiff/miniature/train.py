@@ -407,6 +407,16 @@ def train_denoiser(
         report(loss, batch, len(kept), stream.next_seed)
 
 
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer in `folder`, learned from captions first where there is none yet.
+
+    Learned twice, equally frequent pairs get other numbers: a run that resumes must find its own.
+    """
+    if not folder.exists():
+        model.new_tokenizer(draw_scene(FIRST_SEED + i, 64).caption for i in range(1000)).save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
 def train(out: Path, device: torch.device, minutes: float, start: Path | None) -> None:
     """Train, or go on training, for `minutes` in all; the result is OUT/pipeline."""
     out.mkdir(parents=True, exist_ok=True)
@@ -416,9 +426,7 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
         torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else FIRST_SEED
     )
     stream = Stream(seed, sizes.side, sizes.workers)
-    captions = (draw_scene(FIRST_SEED + i, 64).caption for i in range(1000))
-    tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer") if start else model.new_tokenizer(captions)
-    run = Run(out, device, minutes, sizes.side, tokenizer)
+    run = Run(out, device, minutes, sizes.side, load_tokenizer((start or out) / "tokenizer"))
     if resumed:
         run.resume(checkpoint)
     elif start:
