@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .miniature.scenes import CLASSES, draw_scene
+from .miniature.scenes import CLASSES, KINDS, draw_scene
 from .picture import Picture, open_picture
 
 VOID = 255
@@ -20,6 +20,8 @@ class Scenes:
 
     seeds: range
     side: int
+    kind: str | None = None
+    """One of the world's `KINDS`, or what each seed draws."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -31,7 +33,7 @@ class Scenes:
 
     def load(self, name: str) -> tuple[Picture, np.ndarray]:
         """The picture and its labels (H, W) uint8."""
-        scene = draw_scene(int(name), self.side)
+        scene = draw_scene(int(name), self.side, self.kind)
         return scene.image, scene.labels.astype(np.uint8)
 
 
@@ -69,11 +71,15 @@ Dataset = Scenes | Folder
 
 
 def open_dataset(source: str, side: int) -> Dataset:
-    """`scenes:SEED..SEED`, both included and drawn at `side`, or a folder with `images/` and `labels/`."""
-    if source.startswith("scenes:"):
-        if not (match := re.fullmatch(r"scenes:(\d+)\.\.(\d+)", source)) or int(match[1]) > int(match[2]):
-            raise ValueError(f"scenes are given as scenes:500000..500099, first and last seed, not {source!r}")
-        return Scenes(range(int(match[1]), int(match[2]) + 1), side)
+    """`scenes:SEED..SEED`, both included and drawn at `side`, or a folder with `images/` and `labels/`.
+
+    In place of `scenes` stands a kind, as in `room:SEED..SEED`, for scenes of that kind alone.
+    """
+    kind, colon, seeds = source.partition(":")
+    if colon and kind in ("scenes", *KINDS):
+        if not (match := re.fullmatch(r"(\d+)\.\.(\d+)", seeds)) or int(match[1]) > int(match[2]):
+            raise ValueError(f"scenes are given as {kind}:500000..500099, first and last seed, not {source!r}")
+        return Scenes(range(int(match[1]), int(match[2]) + 1), side, None if kind == "scenes" else kind)
     folder = Path(source)
     if not (folder / "images").is_dir() or not (folder / "labels").is_dir():
         raise ValueError(f"{source!r} is neither scenes:FIRST..LAST nor a folder with images/ and labels/ in it")

@@ -30,6 +30,10 @@ def test_scenes_are_named_by_their_seeds_and_drawn_again():
     image, labels = scenes.load("500008")
     np.testing.assert_array_equal(image, draw_scene(500_008, 64).image)
     np.testing.assert_array_equal(labels, draw_scene(500_008, 64).labels)
+    image, labels = open_dataset("room:500007..500009", 64).load("500008")
+    np.testing.assert_array_equal(image, draw_scene(500_008, 64, "room").image)
+    with pytest.raises(ValueError, match="room:500000..500099"):
+        open_dataset("room:9..7", 64)
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from emerdiff.miniature.scenes import CLASSES, COLOURS, KINDS, MASS, PLURALS, SEASONS, draw_scene
+from emerdiff.miniature.scenes import CLASSES, COLOURS, INDEX, KINDS, MASS, PLURALS, SEASONS, draw_scene
 
 SHOWS = {
     "sky": "sky",
@@ -34,8 +35,21 @@ SHOWS = {
     "sheep": "animal",
     "cow": "animal",
     "horse": "animal",
+    "wall": "wall",
+    "window": "window",
+    "door": "door",
+    "floor": "floor",
+    "rug": "rug",
+    "table": "table",
+    "chair": "seat",
+    "armchair": "seat",
+    "sofa": "seat",
+    "cupboard": "cupboard",
+    "bookcase": "cupboard",
+    "painting": "painting",
 }
-OTHER_WORDS = """a an and at bare brick by day dusk in many morning night of on picture scene several snowy
+OUTDOORS, INDOORS = CLASSES[:28], CLASSES[28:]
+OTHER_WORDS = """a an and at bare brick by day dusk in many morning night of on picture room scene several snowy
 stone sunset the three two tree trees view with wooden"""
 
 
@@ -46,6 +60,11 @@ def digest(scene) -> str:
 @pytest.fixture(scope="module")
 def scenes():
     return [draw_scene(seed, 128) for seed in range(200)]
+
+
+@pytest.fixture(scope="module")
+def rooms():
+    return [draw_scene(seed, 128, "room") for seed in range(100)]
 
 
 def test_a_seed_always_draws_the_same_scene():
@@ -69,21 +88,57 @@ def test_every_kind_at_any_size_gives_an_image_labels_and_a_caption():
             assert scene.labels.max() < len(CLASSES) and scene.caption
 
 
-def test_every_class_occurs_often(scenes):
-    frequency = np.mean([np.bincount(s.labels.ravel(), minlength=len(CLASSES)) > 0 for s in scenes], 0)
-    rare = {name: float(f) for name, f in zip(CLASSES, frequency, strict=True) if f < 0.05}
-    assert not rare
+def frequencies(scenes) -> dict[str, float]:
+    """Share of the scenes that show each class."""
+    shown = np.mean([np.bincount(s.labels.ravel(), minlength=len(CLASSES)) > 0 for s in scenes], 0)
+    return dict(zip(CLASSES, shown.tolist(), strict=True))
+
+
+def test_every_class_occurs_often(scenes, rooms):
+    outside, inside = frequencies(scenes), frequencies(rooms)
+    assert min(outside[name] for name in OUTDOORS) >= 0.05
+    assert min(inside[name] for name in (*INDOORS, "wall", "window", "door", "lamp", "head", "torso", "legs")) >= 0.05
+
+
+def test_rooms_are_all_indoors_and_other_scenes_all_outdoors(scenes, rooms):
+    assert not any(frequencies(scenes)[name] for name in INDOORS)
+    assert not any(
+        frequencies(rooms)[name] for name in ("sky", "cloud", "mountain", "meadow", "water", "road", "crown")
+    )
+    assert frequencies(rooms)["wall"] == 1 and frequencies(rooms)["floor"] > 0.8
+
+
+def test_behind_a_portraits_subject_the_picture_is_out_of_focus():
+    """Fine detail (what a blur by three pixels takes away) is weaker outside of the subject's part than inside."""
+    inside, outside = [], []
+    for seed in range(40):
+        scene = draw_scene(seed, 256, "portrait")
+        grey = scene.image.mean(2)
+        detail = np.abs(grey - gaussian_filter(grey, 3))
+        people = np.isin(scene.labels, [INDEX[name] for name in ("torso", "animal", "car body")])
+        if people.mean() > 0.1:
+            far = np.isin(
+                scene.labels, [INDEX[name] for name in ("meadow", "soil", "mountain", "wall", "roof", "crown")]
+            )
+            far[np.argmax(people.any(1)) :] = False  # above the subject nothing is nearer than it
+            if far.mean() > 0.02:
+                inside.append(detail[people].mean())
+                outside.append(detail[far].mean())
+    assert len(inside) >= 5 and np.median(inside) > 1.5 * np.median(outside)
 
 
 def test_two_sizes_show_the_same_scene():
-    agree = [np.mean(draw_scene(s, 512).labels[1::2, 1::2] == draw_scene(s, 256).labels) for s in range(12)]
-    assert min(agree) > 0.9
+    for kind in (None, "room", "portrait"):
+        agree = [
+            np.mean(draw_scene(s, 512, kind).labels[1::2, 1::2] == draw_scene(s, 256, kind).labels) for s in range(8)
+        ]
+        assert min(agree) > 0.9
 
 
-def test_captions_name_only_what_is_there(scenes):
+def test_captions_name_only_what_is_there(scenes, rooms):
     plural = {PLURALS.get(noun, noun + "s"): part for noun, part in SHOWS.items()}
     vocabulary = {*SHOWS, *plural, *COLOURS, *SEASONS, *MASS.values(), *OTHER_WORDS.split()}
-    for scene in scenes:
+    for scene in scenes + rooms:
         words = scene.caption.replace(",", "").split()
         shares = np.bincount(scene.labels.ravel(), minlength=len(CLASSES)) / scene.labels.size
         assert set(words) <= vocabulary and 1 < len(words) <= 30 and scene.caption == scene.caption.lower()

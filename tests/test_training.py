@@ -103,11 +103,12 @@ def test_the_exported_pipeline_has_the_averaged_weights_and_loads(tmp_path, toke
     assert torch.allclose(loaded.unet.conv_out.bias, trained + 1, atol=1e-3)
 
 
-def test_half_of_the_timesteps_are_those_of_layout():
+@pytest.mark.parametrize(("layout", "noisy"), [(True, 0.75), (False, 0.5)])
+def test_timesteps_are_all_or_half_of_them_those_of_layout(layout, noisy):
     torch.manual_seed(0)
-    t = draw_timesteps(4000, torch.device("cpu"))
+    t = draw_timesteps(4000, torch.device("cpu"), layout=layout)
     assert t.min() >= 0 and t.max() <= 999
-    assert (t >= 500).float().mean() == pytest.approx(0.75, abs=0.03)
+    assert (t >= 500).float().mean() == pytest.approx(noisy, abs=0.03)
 
 
 def test_the_learning_rate_warms_up_then_falls():

@@ -4,13 +4,13 @@ Scenes are drawn by worker processes, each seen first by the autoencoder, then, 
 device, by the denoiser; beside a GPU for as long as training lasts, on a CPU all before the denoiser starts:
 
 1. `autoencoder` (17 % of the time), on crops: L1 and L2, with a little noise on the latents.
-2. `denoiser`, on the scenes at half their side (to 58 %), as Stable Diffusion began at 256 x 256: a quarter of
-   the cost, and what a scene is made of and where it stands is learned there.
-3. `denoiser`, on the scenes at their full side (the rest).
+2. `denoiser`, on the scenes at a quarter of their side (to 40 %), then at half of it (to 75 %), as Stable Diffusion
+   began at 256 x 256: a sixteenth and a quarter of the cost, and what a scene is made of and where it stands is
+   learned there. Half of the timesteps are those at which a picture's layout is decided.
+3. `denoiser`, on the scenes at their full side (the rest), at all timesteps alike.
 
-The denoiser has Stable Diffusion's noise schedule, and sees more of the timesteps at which a picture's layout is
-decided. It predicts the velocity, as Stable Diffusion 2.1's does: where it predicts the noise, an error of 1 % at
-the noisiest steps is one of 15 % in the picture, and layout is learned last.
+The denoiser has Stable Diffusion's noise schedule. It predicts the velocity, as Stable Diffusion 2.1's does: where it
+predicts the noise, an error of 1 % at the noisiest steps is one of 15 % in the picture, and layout is learned last.
 
 A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
 the averaged weights in half precision, is written to OUT/pipeline.
@@ -44,11 +44,11 @@ from .leaves import draw_leaves
 from .scenes import draw_scene
 
 FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
-LEAVES_SHARE = 0.15  # of the pictures
+LEAVES_SHARE, ROOMS_SHARE, PORTRAITS_SHARE = 0.15, 0.15, 0.05  # of the pictures; the rest is what its seed draws
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
-AUTOENCODER_ENDS, HALF_SIDE_ENDS = 0.17, 0.58  # as shares of the time
+AUTOENCODER_ENDS, QUARTER_ENDS, HALF_ENDS = 0.17, 0.4, 0.75  # as shares of the time
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
-LAYOUT_TIMESTEPS = (500, 1000)  # half of the timesteps are drawn from these, half from all
+LAYOUT_TIMESTEPS = (500, 1000)  # at less than the full side, half of the timesteps are drawn from these
 
 log = logging.getLogger("emerdiff.miniature.train")
 
@@ -60,8 +60,7 @@ class Sizes:
     side: int  # of the pictures
     autoencoder_crop: int  # side in pixels
     autoencoder_batch: int
-    half_batch: int  # at half the side
-    batch: int
+    batches: tuple[int, int, int]  # of the denoiser at a quarter of the side, at half of it, at the full side
     pictures: int  # kept as pixels while the autoencoder trains
     latents: int  # kept for the denoiser; once there are so many, no more scenes are drawn
     drawn_first: bool  # before the denoiser's first step: workers beside a CPU's trainer slow it severalfold
@@ -71,8 +70,8 @@ class Sizes:
     def of(cls, device: torch.device) -> "Sizes":
         cores = os.cpu_count() or 2
         if device.type == "cuda":
-            return cls(512, 256, 48, 256, 128, 30_000, 400_000, False, workers=max(1, cores - 2))
-        return cls(256, 64, 16, 96, 32, 3_000, 20_000, True, workers=cores)
+            return cls(512, 256, 48, (512, 256, 128), 30_000, 400_000, False, workers=max(1, cores - 2))
+        return cls(256, 64, 16, (256, 96, 32), 3_000, 12_400, True, workers=cores)
 
 
 # ---------------------------------------------------------------- pictures
@@ -80,9 +79,12 @@ class Sizes:
 
 def draw(seed: int, side: int) -> tuple[np.ndarray, str]:
     """Picture (side, side, 3) uint8 and caption of a training seed."""
-    if np.random.default_rng([seed, 0]).random() < LEAVES_SHARE:
+    at = np.random.default_rng([seed, 0]).random()
+    if at < LEAVES_SHARE:
         return draw_leaves(seed, side)
-    scene = draw_scene(seed, side)
+    at -= LEAVES_SHARE
+    kind = "room" if at < ROOMS_SHARE else "portrait" if at < ROOMS_SHARE + PORTRAITS_SHARE else None
+    scene = draw_scene(seed, side, kind)
     return scene.image, scene.caption
 
 
@@ -230,7 +232,8 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def compiled(self, function):
-        return torch.compile(function, dynamic=False)
+        """On a CPU as it is: compiling each stage takes minutes there, and a step gets a quarter faster."""
+        return function if self.device.type == "cpu" else torch.compile(function, dynamic=False)
 
     def export(self) -> None:
         """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
@@ -346,26 +349,29 @@ def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Store:
 
 
 @torch.no_grad()
-def encode(run: Run, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, H, W, 3) uint8 -> (n, 4, H/8, W/8) and, at half the side, (n, 4, H/16, W/16): latents, not scaled."""
-    full, half = [], []
+def encode(run: Run, pictures: Tensor) -> list[Tensor]:
+    """(n, H, W, 3) uint8 -> latents, not scaled, at a quarter of the side, at half of it and at the full side.
+
+    Shapes (n, 4, H/32, W/32), (n, 4, H/16, W/16), (n, 4, H/8, W/8).
+    """
+    sides = [[], [], []]
     with run.autocast():
         for part in pictures.split(32):
             x = to_pixels(part.to(run.device)).contiguous(memory_format=torch.channels_last)
-            full.append(run.vae.encode(x).latents.float())
-            half.append(run.vae.encode(F.avg_pool2d(x, 2)).latents.float())
-    return torch.cat(full), torch.cat(half)
+            for latents, shrink in zip(sides, (4, 2, 1), strict=True):
+                latents.append(run.vae.encode(F.avg_pool2d(x, shrink)).latents.float())
+    return [torch.cat(latents) for latents in sides]
 
 
 def finish_autoencoder(run: Run, seen: Store, kept: Store) -> None:
     """Freeze the averaged weights, choose the scaling factor, turn the pictures seen into latents."""
     run.vae_average.copy_to(run.vae.parameters())
     run.vae.requires_grad_(False)
-    full, half = encode(run, seen.tensors[0][: len(seen)])
-    scaling_factor = round(1 / full.std().item(), 5)
+    latents = encode(run, seen.tensors[0][: len(seen)])
+    scaling_factor = round(1 / latents[-1].std().item(), 5)
     run.vae.register_to_config(scaling_factor=scaling_factor)
     log.info("autoencoder done: scaling factor %.5f", scaling_factor)
-    kept.add(full * scaling_factor, half * scaling_factor, seen.tensors[1][: len(seen)])
+    kept.add(*(x * scaling_factor for x in latents), seen.tensors[1][: len(seen)])
     run.encoded = True
 
 
@@ -373,31 +379,34 @@ def draw_latents(run: Run, stream: Stream, kept: Store, at_most: int, *, at_leas
     """Add the scenes that are ready, `at_most` of them, or more where `at_least` are to be kept in all."""
     if drawn := kept.take(stream, at_most, at_least=at_least):
         pictures, captions = zip(*drawn, strict=True)
-        full, half = (x * run.vae.config.scaling_factor for x in encode(run, torch.from_numpy(np.stack(pictures))))
-        kept.add(full, half, run.tokens(captions))
+        latents = encode(run, torch.from_numpy(np.stack(pictures)))
+        kept.add(*(x * run.vae.config.scaling_factor for x in latents), run.tokens(captions))
 
 
-def draw_timesteps(count: int, device: torch.device) -> Tensor:
+def draw_timesteps(count: int, device: torch.device, *, layout: bool) -> Tensor:
     t = torch.randint(1000, (count,), device=device)
-    t[::2] = torch.randint(*LAYOUT_TIMESTEPS, t[::2].shape, device=device)
+    if layout:
+        t[::2] = torch.randint(*LAYOUT_TIMESTEPS, t[::2].shape, device=device)
     return t
 
 
-def train_denoiser(
-    run: Run, stream: Stream, kept: Store, *, half_side: bool, batch: int, begin: float, until: float
-) -> None:
-    """Velocity prediction (as SD 2.1's) on the scenes at their side, or at half of it, until that share of the time.
+STAGES = (("a quarter of the side", QUARTER_ENDS), ("half the side", HALF_ENDS), ("the full side", 1.0))
 
-    The learning rate has its warm-up at the share `begin`.
+
+def train_denoiser(run: Run, stream: Stream, kept: Store, stage: int, batch: int, *, begin: float) -> None:
+    """Velocity prediction (as SD 2.1's) on the scenes at the side of STAGES[stage], until its share of the time.
+
+    The learning rate has its warm-up at the share `begin`, and its end at the end of the last stage.
     """
-    report = Report(run, "denoiser at half the side" if half_side else "denoiser")
+    side, until = STAGES[stage]
+    report = Report(run, f"denoiser at {side}")
     unet, empty = run.compiled(run.unet), run.tokens([""])[0].to(run.device)
     while run.share < until:
         draw_latents(run, stream, kept, batch, at_least=4 * batch)
-        full, half, tokens = kept.sample(batch)
-        x_0 = (half if half_side else full).float().contiguous(memory_format=torch.channels_last)
+        *latents, tokens = kept.sample(batch)
+        x_0 = latents[stage].float().contiguous(memory_format=torch.channels_last)
         dropped = torch.rand(batch, 1, device=run.device) < DROPPED_CAPTIONS
-        eps, t = torch.randn_like(x_0), draw_timesteps(batch, run.device)
+        eps, t = torch.randn_like(x_0), draw_timesteps(batch, run.device, layout=until < 1)
         with run.autocast():
             text = run.text_encoder(torch.where(dropped, empty, tokens.long())).last_hidden_state
             predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
@@ -431,24 +440,23 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
         run.resume(checkpoint)
     elif start:
         run.start_from(start)
-    full, half = ((4, side, side) for side in (sizes.side // 8, sizes.side // 16))
-    tokens = (model.TEXT_LENGTH,)
-    kept = Store(sizes.latents, device, (full, torch.float16), (half, torch.float16), (tokens, torch.int32))
+    latents = [((4, side, side), torch.float16) for side in (sizes.side // 32, sizes.side // 16, sizes.side // 8)]
+    kept = Store(sizes.latents, device, *latents, ((model.TEXT_LENGTH,), torch.int32))
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
     run.vae.requires_grad_(False)
-    if (latents := out / "latents.pt").exists():
-        kept.load(latents)
+    if (drawn := out / "latents.pt").exists():
+        kept.load(drawn)
     elif sizes.drawn_first:
         began = time.monotonic()
         while len(kept) < sizes.latents:
             draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
-        kept.save(latents)
+        kept.save(drawn)
         run.started += time.monotonic() - began  # does not count as training
     log.info("%d scenes kept", len(kept))
     begin = 0 if start else AUTOENCODER_ENDS
-    train_denoiser(run, stream, kept, half_side=True, batch=sizes.half_batch, begin=begin, until=HALF_SIDE_ENDS)
-    train_denoiser(run, stream, kept, half_side=False, batch=sizes.batch, begin=begin, until=1)
+    for stage, batch in enumerate(sizes.batches):
+        train_denoiser(run, stream, kept, stage, batch, begin=begin)
     run.save(stream.next_seed)
     run.export()
     stream.close()
