@@ -206,7 +206,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     segmenting.set_defaults(command=segment)
     scoring = commands.add_parser("evaluate", help="score EmerDiff and its competitors on pictures with truth")
-    scoring.add_argument("dataset", metavar="DATASET", help="scenes:FIRST..LAST, or a folder of images/ and labels/")
+    scoring.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="scenes:FIRST..LAST, or a kind of them as room:FIRST..LAST, or a folder of images/ and labels/",
+    )
     scoring.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to, or to go on in")
     scoring.add_argument("--train", metavar="DATASET", help="where the modified protocol learns its concepts")
     scoring.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help=f"of {', '.join(METHODS)}")

@@ -34,7 +34,7 @@ SCENES = (  # name, title, kind of scene, seed, k
     ("street", "Street", "street", 10, 14),
     ("animal", "Cow", "animal", 7, 10),
     ("car", "Car", "car", 2, 12),
-    ("village", "Village", "village", 9, 10),
+    ("room", "Room", "room", 10, 12),
     ("mountains", "Mountains", "mountains", 2, 12),
 )
 

@@ -342,7 +342,7 @@ ALL = dict(parse_qsl(Link(**VALUES).query))
     [
         {},
         {"k": 2, "full": True, "preset": "fast", "view": "side by side"},
-        {"k": FINE, "preset": "preview", "view": "coarse map", "example": "village"},
+        {"k": FINE, "preset": "preview", "view": "coarse map", "example": "mountains"},
         {"strength": 0.5, "smoothing": 1.2, "model": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
         {"strength": 0.0, "smoothing": 0.0, "seed": 0, "modulation_timestep": 0, "feature_timestep": 0},
         {"strength": 1 / 3, "smoothing": 0.1 + 0.2, "seed": 2**63 - 1},
