@@ -111,6 +111,16 @@ def test_timesteps_are_all_or_half_of_them_those_of_layout(layout, noisy):
     assert (t >= 500).float().mean() == pytest.approx(noisy, abs=0.03)
 
 
+def test_captions_are_dropped_for_the_empty_prompt_and_the_others_stay_in_place(tmp_path, tokenizer):
+    run = new_run(tmp_path, tokenizer)
+    captions = [f"{colour} water" for colour in ("red", "blue", "green", "black", "white")] * 8
+    with torch.no_grad():
+        text = run.text(run.tokens(captions))
+        told, empty = (run.text_encoder(run.tokens(of)).last_hidden_state for of in (captions, [""]))
+    same, blank = ((text - other).abs().amax((1, 2)) < 1e-4 for other in (told, empty))
+    assert torch.equal(same, ~blank) and 3 < blank.sum() < 25
+
+
 def test_the_learning_rate_warms_up_then_falls():
     rates = [annealed(share, 0.17, 1) for share in (0.17, 0.19, 0.5, 0.8, 1.0, 1.5)]
     assert rates[0] < 0.05 < rates[3] < rates[2] < rates[1] <= 1

@@ -228,6 +228,12 @@ class Run:
     def tokens(self, captions: list[str]) -> Tensor:  # (n, 77) int64
         return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
+    def text(self, tokens: Tensor) -> Tensor:
+        """What the denoiser is told: (n, 77) tokens -> (n, 77, c), some of them replaced by the empty prompt."""
+        told = torch.rand(len(tokens), device=self.device) >= DROPPED_CAPTIONS
+        prompts = torch.cat([self.tokens([""]).to(self.device), tokens[told].long()])  # the empty one is encoded once
+        return self.text_encoder(prompts).last_hidden_state[told.cumsum(0) * told]
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
 
@@ -400,15 +406,14 @@ def train_denoiser(run: Run, stream: Stream, kept: Store, stage: int, batch: int
     """
     side, until = STAGES[stage]
     report = Report(run, f"denoiser at {side}")
-    unet, empty = run.compiled(run.unet), run.tokens([""])[0].to(run.device)
+    unet = run.compiled(run.unet)
     while run.share < until:
         draw_latents(run, stream, kept, batch, at_least=4 * batch)
         *latents, tokens = kept.sample(batch)
         x_0 = latents[stage].float().contiguous(memory_format=torch.channels_last)
-        dropped = torch.rand(batch, 1, device=run.device) < DROPPED_CAPTIONS
         eps, t = torch.randn_like(x_0), draw_timesteps(batch, run.device, layout=until < 1)
         with run.autocast():
-            text = run.text_encoder(torch.where(dropped, empty, tokens.long())).last_hidden_state
+            text = run.text(tokens)
             predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
         loss = F.mse_loss(predicted.float(), run.scheduler.get_velocity(x_0, eps, t))
         rate = 1e-3 * annealed(run.share, begin, 1)
@@ -434,24 +439,25 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
     seed = (
         torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else FIRST_SEED
     )
-    stream = Stream(seed, sizes.side, sizes.workers)
+    latents = out / "latents.pt"
+    stream = Stream(seed, sizes.side, sizes.workers, ahead=0 if latents.exists() else 512)
     run = Run(out, device, minutes, sizes.side, load_tokenizer((start or out) / "tokenizer"))
     if resumed:
         run.resume(checkpoint)
     elif start:
         run.start_from(start)
-    latents = [((4, side, side), torch.float16) for side in (sizes.side // 32, sizes.side // 16, sizes.side // 8)]
-    kept = Store(sizes.latents, device, *latents, ((model.TEXT_LENGTH,), torch.int32))
+    shapes = [((4, side, side), torch.float16) for side in (sizes.side // 32, sizes.side // 16, sizes.side // 8)]
+    kept = Store(sizes.latents, device, *shapes, ((model.TEXT_LENGTH,), torch.int32))
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
     run.vae.requires_grad_(False)
-    if (drawn := out / "latents.pt").exists():
-        kept.load(drawn)
+    if latents.exists():
+        kept.load(latents)
     elif sizes.drawn_first:
         began = time.monotonic()
         while len(kept) < sizes.latents:
             draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
-        kept.save(drawn)
+        kept.save(latents)
         run.started += time.monotonic() - began  # does not count as training
     log.info("%d scenes kept", len(kept))
     begin = 0 if start else AUTOENCODER_ENDS
