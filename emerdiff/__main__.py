@@ -139,7 +139,7 @@ def ablate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespa
             scores = (f"{row[score]:.1%}" for score in ("miou", "naive_miou", "boundary_f", "naive_boundary_f"))
             print("{:22}{:>8}{:>8}{:>8}{:>12}{:>8}".format(name, str(row["value"]), *scores))
     if options.figure:
-        own = vars(settings) | {"feature layer": 0, "modulation layer": 2}
+        own = vars(settings) | {"modulation layer": 2}
         ablating.figure(rows, own).savefig(options.figure, dpi=120)
     return 0
 

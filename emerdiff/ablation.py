@@ -12,25 +12,23 @@ from .scoring import oracle, tabulate
 VALUES: Mapping[str, Sequence] = {
     "feature_timestep": (1, 101, 201, 301, 501, 701),
     "feature_draws": (1, 3, 10),
-    "feature layer": (0, 1, 2),  # of the block's cross-attention layers
+    "feature_layer": (0, 1, 2),
     "modulation_timestep": (81, 181, 281, 381, 481, 681),
     "strength": (1.0, 3.0, 10.0, 30.0, 100.0),
-    "modulation layer": (0, 1, 2),
+    "modulation layer": (0, 1, 2),  # of the block's cross-attention layers, as for the features
     "smoothing": (0.0, 0.8, 2.0, 4.0),
     "attention_injection": (True, False),
 }
-OF_THE_MAP = ("feature_timestep", "feature_draws", "feature layer")  # the others leave the coarse map as it is
+OF_THE_MAP = ("feature_timestep", "feature_draws", "feature_layer")  # the others leave the coarse map as it is
 
 
-def with_layer(pipe: EmerDiffPipeline, use: str, index: int) -> EmerDiffPipeline:
-    """The pipeline with another cross-attention layer of its block for "feature" or "modulation"."""
+def modulated_at(pipe: EmerDiffPipeline, index: int) -> EmerDiffPipeline:
+    """The pipeline with another cross-attention layer of its block perturbed."""
     changed = EmerDiffPipeline(**pipe.components, defaults=pipe.config.defaults)
-    block, _, rest = getattr(pipe.layers, use).partition(".attentions.")
-    name = f"{block}.attentions.{index}.{rest.partition('.')[2]}"
-    same = name == getattr(pipe.layers, use)
+    name = pipe.layers.features[index]
     # rows that are modulated earlier differ from earlier on: they are run apart from the start
-    differing = pipe.layers.differing if same or use == "feature" else ()
-    changed.layers = replace(pipe.layers, **{use: name}, differing=differing)
+    differing = pipe.layers.differing if name == pipe.layers.modulation else ()
+    changed.layers = replace(pipe.layers, modulation=name, differing=differing)
     return changed
 
 
@@ -44,18 +42,14 @@ def ablate(
     """
     own = pipe.settings(num_segments=num_segments)
     tables = {(name, value): ([], []) for name, values in VALUES.items() for value in values}
-    layered = {
-        (name, value): with_layer(pipe, name.removesuffix(" layer"), value)
-        for name, value in tables
-        if name.endswith(" layer")
-    }
+    elsewhere = {value: modulated_at(pipe, value) for value in VALUES.get("modulation layer", ())}
     for seed in seeds:
         scene = draw_scene(seed, pipe.native_side)
         base = pipe(scene.image, own)
         for (name, value), (ours, naive) in tables.items():
             coarse = None if name in OF_THE_MAP else base.coarse_labels
-            if varied := layered.get((name, value)):
-                result = varied(scene.image, own, coarse_labels=coarse)
+            if name == "modulation layer":
+                result = elsewhere[value](scene.image, own, coarse_labels=coarse)
             elif getattr(own, name) == value:
                 result = base
             else:

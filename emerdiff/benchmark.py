@@ -224,13 +224,14 @@ def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settin
         num_segments=settings.num_segments,
         feature_timestep=settings.feature_timestep,
         feature_draws=settings.feature_draws,
+        feature_layer=settings.feature_layer,
         steps=settings.num_inference_steps,
         t_m=settings.modulation_timestep,
         strength=settings.strength,
         n_init=settings.kmeans_n_init,
         seed=settings.seed,
         velocity=pipe.scheduler.config.prediction_type == "v_prediction",
-        block=pipe.layers.feature.partition(".attentions")[0],
+        block=pipe.layers.features[0].partition(".attentions")[0],
     )
     replayed = sum(t <= published.t_m for t in published.grid)
     modulated = 2 * settings.num_segments * replayed

@@ -14,8 +14,8 @@ GRID = 16  # cells a side of the low-resolution map at the model's native size (
 class Layers:
     """Dotted names of modules in the U-Net, and the size of their grid."""
 
-    feature: str
-    """The cross-attention whose queries are clustered: the first of the 16x16 upward block."""
+    features: tuple[str, ...]
+    """The cross-attentions of the 16x16 upward block, in order. The queries of one are clustered, the paper's first."""
     modulation: str
     """The cross-attention whose output is perturbed: the third (or last) of that block."""
     differing: tuple[str, ...]
@@ -58,7 +58,7 @@ def find_layers(unet: nn.Module) -> Layers:
         raise ValueError(f"EmerDiff supports attention in transformers alone; this U-Net also has {outside[0]}")
     differing = (third, *(f"up_blocks.{i}" for i in range(index + 1, last + 1)))
     return Layers(
-        feature=f"up_blocks.{index}.attentions.0.transformer_blocks.0.attn2",
+        features=tuple(f"up_blocks.{index}.attentions.{i}.transformer_blocks.0.attn2" for i in range(count)),
         modulation=f"{third}.transformer_blocks.0.attn2",
         differing=differing if count <= 3 else (),
         self_attention=tuple(name for name, module in attention if not module.is_cross_attention),

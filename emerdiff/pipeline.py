@@ -211,7 +211,8 @@ class EmerDiffPipeline(DiffusionPipeline):
         prompt = self._encode_prompt()
         x_0 = previous.x_0 if previous else self._encode(seen.picture)
         rows = rows or self._rows_that_fit(x_0)
-        if holds("seed", "modulation_timestep", "num_inference_steps", "replay_steps", "attention_injection"):
+        of_steps = ("modulation_timestep", "num_inference_steps", "replay_steps", "attention_injection")
+        if holds("seed", "feature_layer", *of_steps):
             inversion = previous.inversion
             counter.done += len(steps)
         else:
@@ -226,11 +227,11 @@ class EmerDiffPipeline(DiffusionPipeline):
                     recorded=recorded_layers(self.layers, shared=self.share_attention)
                     if settings.attention_injection
                     else (),
-                    feature=f"{self.layers.feature}.to_q",
+                    feature=self._feature(settings),
                     rows=rows,
                 ),
             )
-        if holds("seed", "feature_timestep", "feature_draws"):
+        if holds("seed", "feature_timestep", "feature_draws", "feature_layer"):
             features = previous.features
         else:
             first = inversion.queries if _free_draw(settings, steps) else None
@@ -349,6 +350,9 @@ class EmerDiffPipeline(DiffusionPipeline):
 
     def _fit(self, settings: Settings) -> tuple[Settings, tuple[Step, ...], tuple[str, ...]]:
         """Settings as this model can run them, the steps from t_m down, and sentences on what was changed."""
+        last = len(self.layers.features) - 1
+        if settings.feature_layer > last:
+            raise ValueError(f"feature_layer must be from 0 to {last} for this model, not {settings.feature_layer}")
         grid = sampling_steps(self.scheduler, settings.num_inference_steps)
         t_m = min((step.t for step in grid), key=lambda t: abs(t - settings.modulation_timestep))
         notes = ()
@@ -392,6 +396,10 @@ class EmerDiffPipeline(DiffusionPipeline):
         with exclusive(self.unet), torch.autocast(latents.device.type, dtype, enabled=half):
             return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
 
+    def _feature(self, settings: Settings) -> str:
+        """Name of the module whose outputs are clustered."""
+        return f"{self.layers.features[settings.feature_layer]}.to_q"
+
     def _draw_features(
         self, x_0: Tensor, prompt: Tensor, settings: Settings, rows: int, *, first: Tensor | None = None
     ) -> Generator[int, None, np.ndarray]:
@@ -401,7 +409,7 @@ class EmerDiffPipeline(DiffusionPipeline):
             prompt,
             step_at(self.scheduler, settings.feature_timestep),
             noise=_noise_like(x_0, settings.seed),
-            layer=f"{self.layers.feature}.to_q",
+            layer=self._feature(settings),
             draws=settings.feature_draws,
             first=first,
             rows=rows,

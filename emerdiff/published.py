@@ -56,6 +56,7 @@ class Published:
     num_segments: int = 6
     feature_timestep: int = 1
     feature_draws: int = 1
+    feature_layer: int = 0
     steps: int = 50
     t_m: int = 281
     strength: float = 10.0
@@ -70,7 +71,7 @@ class Published:
 
     def __post_init__(self):
         self.unet, self.vae = copy.deepcopy(self.pipe.unet), self.pipe.vae
-        self.first, third = (f"{self.block}.attentions.{i}.transformer_blocks.0.attn2" for i in (0, 2))
+        self.first, third = (f"{self.block}.attentions.{i}.transformer_blocks.0.attn2" for i in (self.feature_layer, 2))
         names = [name.removesuffix(".processor") for name in self.unet.attn_processors]
         self.unet.set_attn_processor(
             {f"{name}.processor": Attention(name, name == third, self.control) for name in names}

@@ -23,6 +23,8 @@ class Settings:
     """t_f, where the features are read. Need not lie on the sampling grid."""
     feature_draws: int = _bounded(1, 1, 1000)
     """Independent noise draws whose features are averaged (the notebook uses 100). The first is free at t_f = 1."""
+    feature_layer: int = _bounded(0, 0, 9)
+    """Which of the 16x16 block's cross-attention layers the features are read from, counted from 0."""
     modulation_timestep: int = _bounded(281, 0, 999)
     """t_m, where the network is perturbed; snapped to the nearest timestep of the sampling grid."""
     strength: float = _bounded(10.0, 0, 1000)

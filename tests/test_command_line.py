@@ -164,7 +164,7 @@ def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_pa
 
 
 def test_ablations_vary_one_setting_at_a_time(capsys, checkpoint, tmp_path, monkeypatch):
-    values = {"feature_timestep": (1, 301), "feature layer": (0, 1), "modulation layer": (1, 2)}
+    values = {"feature_timestep": (1, 301), "feature_layer": (0, 1), "modulation layer": (1, 2)}
     values |= {"strength": (0.0, 10.0), "attention_injection": (True, False)}
     monkeypatch.setattr(ablation, "VALUES", values | {"smoothing": (0.8,)})
     arguments = ["--scenes", 1, "--num-segments", 3, "--model", checkpoint, "--device", "cpu", "--dtype", "float32"]
@@ -172,16 +172,16 @@ def test_ablations_vary_one_setting_at_a_time(capsys, checkpoint, tmp_path, monk
     rows = strict((tmp_path / "a.json").read_text())["rows"]
     assert status == 0 and [[row["value"] for row in rows[name]] for name in values] == [[*v] for v in values.values()]
     own = rows["smoothing"][0]
-    same = [rows["feature_timestep"][0], rows["feature layer"][0], rows["modulation layer"][1], rows["strength"][1]]
+    same = [rows["feature_timestep"][0], rows["feature_layer"][0], rows["modulation layer"][1], rows["strength"][1]]
     assert all(row | {"value": 0.8} == own for row in same)
     changed = [
-        rows["feature layer"][1],
+        rows["feature_layer"][1],
         rows["modulation layer"][0],
         rows["strength"][0],
         rows["attention_injection"][1],
     ]
     assert all(row | {"value": 0.8} != own for row in changed)
-    naive = [row["naive_boundary_f"] for row in (own, rows["strength"][0], rows["feature layer"][1])]
+    naive = [row["naive_boundary_f"] for row in (own, rows["strength"][0], rows["feature_layer"][1])]
     assert naive[0] == naive[1] != naive[2]
     assert Image.open(tmp_path / "a.png").width > 600
 

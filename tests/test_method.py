@@ -97,9 +97,10 @@ def test_segments_are_those_of_the_published_procedure_without_attention_injecti
     assert_published(ours, Published(small, picture, SIZE, attention_injection=False, **LIKE_QUICK))
 
 
-def test_segments_are_those_of_the_published_procedure_with_another_seed_strength_and_timesteps(small, picture):
-    settings = quick(seed=7, strength=3, modulation_timestep=501, feature_timestep=123, feature_draws=2)
-    oracle = LIKE_QUICK | {"t_m": 501, "seed": 7, "strength": 3.0, "feature_timestep": 123, "feature_draws": 2}
+def test_segments_are_those_of_the_published_procedure_with_another_seed_strength_timesteps_and_layer(small, picture):
+    features = {"feature_timestep": 123, "feature_draws": 2, "feature_layer": 1}
+    settings = quick(seed=7, strength=3, modulation_timestep=501, **features)
+    oracle = LIKE_QUICK | {"t_m": 501, "seed": 7, "strength": 3.0} | features
     assert_published(small(picture, settings), Published(small, picture, SIZE, **oracle))
 
 
@@ -141,7 +142,7 @@ def inverted(pipe, latents, steps, rows=3):
     return value_of(
         invert(
             pipe.unet, x_0, prompt, steps, noise=lambda: torch.randn(x_0.shape, generator=generator),
-            recorded=recorded_layers(pipe.layers, shared=True), feature=f"{pipe.layers.feature}.to_q",
+            recorded=recorded_layers(pipe.layers, shared=True), feature=f"{pipe.layers.features[0]}.to_q",
             rows=rows,
         )
     )  # fmt: skip
@@ -292,6 +293,11 @@ def test_more_segments_than_cells_are_refused(small, picture):
         small(picture, quick(num_segments=129))
 
 
+def test_a_feature_layer_that_the_block_lacks_is_refused(small, picture):
+    with pytest.raises(ValueError, match="feature_layer must be from 0 to 2 for this model, not 3"):
+        small(picture, quick(feature_layer=3))
+
+
 # --- Batches and memory
 
 
@@ -416,6 +422,7 @@ READ_AGAIN = [
     ({"strength": 3.0, "smoothing": 2.0, "num_segments": 3, "two_sided": False, "shared_rows": True}, 0),
     ({"modulation_timestep": 201}, 3),
     ({"feature_timestep": 50}, 2),
+    ({"feature_layer": 1}, 4 + 1),
     ({"attention_injection": False}, 4),
     ({"seed": 7}, 4 + 1),
     ({"image_area": 96 * 96}, 4 + 1),
@@ -553,7 +560,8 @@ def unet_on_paper(**config):
 @pytest.mark.parametrize("sample_size, block, stride", [(64, 1, 4), (32, 2, 2), (96, 1, 4), ((64, 64), 1, 4)])
 def test_layers_of_stable_diffusion_are_in_its_16x16_upward_block_or_else_the_coarsest(sample_size, block, stride):
     layers = find_layers(unet_on_paper(sample_size=sample_size))
-    assert layers.feature == f"up_blocks.{block}.attentions.0.transformer_blocks.0.attn2"
+    of_block = tuple(f"up_blocks.{block}.attentions.{i}.transformer_blocks.0.attn2" for i in range(3))
+    assert layers.features == of_block
     assert layers.modulation == f"up_blocks.{block}.attentions.2.transformer_blocks.0.attn2"
     later = [f"up_blocks.{i}" for i in range(block + 1, 4)]
     assert layers.differing == (f"up_blocks.{block}.attentions.2", *later)
@@ -562,7 +570,7 @@ def test_layers_of_stable_diffusion_are_in_its_16x16_upward_block_or_else_the_co
 
 
 def test_layers_of_the_small_pipeline_are_in_its_16x16_block(small):
-    assert small.layers.feature == "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    assert small.layers.features[0] == "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
     assert small.layers.modulation == "up_blocks.1.attentions.2.transformer_blocks.0.attn2"
     assert small.native_side // small.vae_scale_factor // small.layers.stride == 16
 

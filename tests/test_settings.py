@@ -79,8 +79,8 @@ def test_a_number_too_large_for_a_float_is_refused(name):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_numbers_may_come_as_floats(name):
-    low, _ = Settings.range_of(name)
-    whole = max(low, 20)
+    low, high = Settings.range_of(name)
+    whole = min(max(low, 20), high)
     for value in (float(whole), np.float32(whole), np.int64(whole)):
         kept = getattr(Settings(**{name: value}), name)
         assert kept == whole and type(kept) is int

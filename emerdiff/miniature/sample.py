@@ -15,14 +15,14 @@ from PIL import Image
 from .. import load
 
 CAPTIONS = (
-    "a brick house with a red roof and green grass by day",
-    "a winter view of two houses, a road and a grey tree",
-    "a street with two red cars and three people at dusk",
     "a picture of grey mountains, a green field and a blue sky",
     "blue water with a white boat and two clouds",
-    "a brown cow on green grass and a fence in summer",
-    "a person in blue by day",
     "a yellow tree, green grass and a blue sky in autumn",
+    "an orange sky, a black mountain and navy water at sunset",
+    "a brown cow on green grass and a fence in summer",
+    "a brick house with a red roof and green grass by day",
+    "a room with a red sofa, a white wall and a brown floor",
+    "a street with two red cars and three people at dusk",
 )
 
 
