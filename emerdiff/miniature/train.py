@@ -46,7 +46,7 @@ from .scenes import draw_scene
 FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
 LEAVES_SHARE, ROOMS_SHARE, PORTRAITS_SHARE = 0.15, 0.15, 0.05  # of the pictures; the rest is what its seed draws
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
-AUTOENCODER_ENDS, QUARTER_ENDS, HALF_ENDS = 0.17, 0.4, 0.75  # as shares of the time
+AUTOENCODER_ENDS, QUARTER_ENDS, HALF_ENDS = 0.17, 0.4, 0.75  # as shares of the time, as are `--stages`
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
 LAYOUT_TIMESTEPS = (500, 1000)  # at less than the full side, half of the timesteps are drawn from these
 
@@ -310,9 +310,8 @@ class Report:
         now = time.monotonic()
         if now - self.told > 20:
             mean, speed = torch.stack(self.losses).mean().item(), self.samples / (now - self.told)
-            line = "%s: %.1f %% of the time, step %d, loss %.4f, %.0f samples/s, %d scenes kept, %d drawn"
-            drawn = next_seed - FIRST_SEED
-            log.info(line, self.stage, 100 * self.run.share, self.run.step, mean, speed, pool, drawn)
+            line = "%s: %.1f %% of the time, step %d, loss %.4f, %.0f samples/s, %d scenes kept, next seed %d"
+            log.info(line, self.stage, 100 * self.run.share, self.run.step, mean, speed, pool, next_seed)
             self.told, self.losses, self.samples = now, [], 0
         if now - self.saved > 240:
             self.run.save(next_seed)
@@ -396,16 +395,17 @@ def draw_timesteps(count: int, device: torch.device, *, layout: bool) -> Tensor:
     return t
 
 
-STAGES = (("a quarter of the side", QUARTER_ENDS), ("half the side", HALF_ENDS), ("the full side", 1.0))
+SIDES = ("a quarter of the side", "half the side", "the full side")
 
 
-def train_denoiser(run: Run, stream: Stream, kept: Store, stage: int, batch: int, *, begin: float) -> None:
-    """Velocity prediction (as SD 2.1's) on the scenes at the side of STAGES[stage], until its share of the time.
+def train_denoiser(
+    run: Run, stream: Stream, kept: Store, stage: int, batch: int, *, begin: float, until: float
+) -> None:
+    """Velocity prediction (as SD 2.1's) on the scenes at the side SIDES[stage], until that share of the time.
 
     The learning rate has its warm-up at the share `begin`, and its end at the end of the last stage.
     """
-    side, until = STAGES[stage]
-    report = Report(run, f"denoiser at {side}")
+    report = Report(run, f"denoiser at {SIDES[stage]}")
     unet = run.compiled(run.unet)
     while run.share < until:
         draw_latents(run, stream, kept, batch, at_least=4 * batch)
@@ -431,13 +431,21 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def train(out: Path, device: torch.device, minutes: float, start: Path | None) -> None:
+def train(
+    out: Path,
+    device: torch.device,
+    *,
+    minutes: float,
+    start: Path | None,
+    first_seed: int,
+    stages: tuple[float, float],
+) -> None:
     """Train, or go on training, for `minutes` in all; the result is OUT/pipeline."""
     out.mkdir(parents=True, exist_ok=True)
     sizes, checkpoint = Sizes.of(device), out / "checkpoint.pt"
     resumed = checkpoint.exists()
     seed = (
-        torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else FIRST_SEED
+        torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else first_seed
     )
     latents = out / "latents.pt"
     stream = Stream(seed, sizes.side, sizes.workers, ahead=0 if latents.exists() else 512)
@@ -461,8 +469,8 @@ def train(out: Path, device: torch.device, minutes: float, start: Path | None) -
         run.started += time.monotonic() - began  # does not count as training
     log.info("%d scenes kept", len(kept))
     begin = 0 if start else AUTOENCODER_ENDS
-    for stage, batch in enumerate(sizes.batches):
-        train_denoiser(run, stream, kept, stage, batch, begin=begin)
+    for stage, (batch, until) in enumerate(zip(sizes.batches, (*stages, 1.0), strict=True)):
+        train_denoiser(run, stream, kept, stage, batch, begin=begin, until=until)
     run.save(stream.next_seed)
     run.export()
     stream.close()
@@ -473,13 +481,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
     parser.add_argument("--minutes", type=float, default=24, help="of training in all, earlier runs included")
     parser.add_argument("--start", type=Path, help="finished pipeline to begin with; only its denoiser is trained")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the scenes: --start wants new ones")
+    parser.add_argument(
+        "--stages",
+        type=float,
+        nargs=2,
+        default=(QUARTER_ENDS, HALF_ENDS),
+        metavar=("QUARTER", "HALF"),
+        help="shares of the time at which training at a quarter and at half of the side end (%(default)s)",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     if arguments.minutes < 3:
         parser.error("--minutes must be at least 3, for each stage to see some scenes")
+    if arguments.first_seed < FIRST_SEED:
+        parser.error(f"--first-seed must be at least {FIRST_SEED}: scenes below are for examples, tests and scores")
+    if not 0 <= arguments.stages[0] <= arguments.stages[1] <= 1:
+        parser.error("--stages must be two shares of the time, from 0 to 1, the first no larger than the second")
     torch.set_float32_matmul_precision("high")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    train(arguments.out, torch.device(arguments.device), arguments.minutes, arguments.start)
+    options = vars(arguments)
+    train(options.pop("out"), torch.device(options.pop("device")), **options)
 
 
 if __name__ == "__main__":
