@@ -55,7 +55,7 @@ def tokenizer(tmp_path_factory) -> CLIPTokenizer:
 
 
 def new_run(out: Path, tokenizer: CLIPTokenizer) -> Run:
-    return Run(out, torch.device("cpu"), 10, 256, tokenizer)
+    return Run(out, torch.device("cpu"), 10, 256, tokenizer, seed=0)
 
 
 def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, tokenizer):

@@ -168,8 +168,10 @@ def random_crops(x: Tensor, side: int) -> Tensor:
 class Run:
     """Everything that training changes: what a checkpoint holds."""
 
-    def __init__(self, out: Path, device: torch.device, minutes: float, side: int, tokenizer: CLIPTokenizer) -> None:
-        torch.manual_seed(0)
+    def __init__(
+        self, out: Path, device: torch.device, minutes: float, side: int, tokenizer: CLIPTokenizer, *, seed: int
+    ) -> None:
+        torch.manual_seed(seed)
         self.out, self.device, self.minutes = out, device, minutes
         self.started = time.monotonic()
         self.seconds_before, self.step, self.encoded = 0.0, 0, False
@@ -449,7 +451,7 @@ def train(
     )
     latents = out / "latents.pt"
     stream = Stream(seed, sizes.side, sizes.workers, ahead=0 if latents.exists() else 512)
-    run = Run(out, device, minutes, sizes.side, load_tokenizer((start or out) / "tokenizer"))
+    run = Run(out, device, minutes, sizes.side, load_tokenizer((start or out) / "tokenizer"), seed=first_seed)
     if resumed:
         run.resume(checkpoint)
     elif start:
@@ -481,7 +483,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
     parser.add_argument("--minutes", type=float, default=24, help="of training in all, earlier runs included")
     parser.add_argument("--start", type=Path, help="finished pipeline to begin with; only its denoiser is trained")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the scenes: --start wants new ones")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes, noise: new ones for --start")
     parser.add_argument(
         "--stages",
         type=float,
