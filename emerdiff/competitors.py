@@ -213,6 +213,7 @@ METHODS: Mapping[str, Callable[[EmerDiffPipeline, Segmentation], np.ndarray]] = 
     "colour and place": colour_and_place,
     "SLIC": superpixels,
     "DiffSeg": diffseg,
-    "DiffSeg 0.02": partial(diffseg, threshold=0.02),  # the paper's threshold leaves one segment on the miniature
+    "DiffSeg 0.12": partial(diffseg, threshold=0.12),  # on the miniature, about as many segments as EmerDiff's 12
     "DiffCut": diffcut,
+    "DiffCut 0.9": partial(diffcut, threshold=0.9),  # likewise
 }
