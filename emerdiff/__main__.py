@@ -108,10 +108,10 @@ def evaluate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Names
     return 1 if summary["errors"] else 0
 
 
-def _over_scenes(study: Callable, pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> dict:
+def _over_scenes(study: Callable, settings: Settings, options: argparse.Namespace) -> dict:
     """The rows of a study of drawn scenes after the last; after each they are written down."""
     seeds = range(options.first_seed, options.first_seed + options.scenes)
-    for rows in tqdm(study(pipe, seeds, settings.num_segments), unit="scene", total=len(seeds), leave=False):
+    for rows in tqdm(study(seeds), unit="scene", total=len(seeds), leave=False):
         result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -120,7 +120,7 @@ def _over_scenes(study: Callable, pipe: EmerDiffPipeline, settings: Settings, op
 
 def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Scores variants of the settings on drawn scenes, with their cost and agreement with the exact run."""
-    rows = _over_scenes(sweeping.sweep, pipe, settings, options)
+    rows = _over_scenes(lambda seeds: sweeping.sweep(pipe, seeds, settings.num_segments), settings, options)
     print(f"{'':34}{'seconds':>8}{'agreement':>10}{'mIoU':>8}{'Hungarian':>11}{'boundary F':>11}")
     for name, row in rows.items():
         agreed, *scores = (f"{row[score]:.1%}" for score in ("agreement", "miou", "hungarian", "boundary_f"))
@@ -132,7 +132,7 @@ def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
 
 def ablate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Scores the model's settings with one of them varied at a time, as the paper does."""
-    rows = _over_scenes(ablating.ablate, pipe, settings, options)
+    rows = _over_scenes(lambda seeds: ablating.ablate(pipe, seeds, settings), settings, options)
     print(f"{'':22}{'value':>8}{'mIoU':>8}{'naive':>8}{'boundary F':>12}{'naive':>8}")
     for name, values in rows.items():
         for row in values:
@@ -225,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, written after each scene")
         command.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of the scores")
         command.add_argument("--num-segments", type=_number, default=12, metavar="N", help="default 12")
+    ablations.add_argument("--preset", choices=PRESETS, default="exact", help="what is varied (default exact)")
     timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
     timing.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, and of the figure's points")
     timing.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of how time grows; takes a while")

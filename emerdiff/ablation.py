@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from .miniature.scenes import CLASSES, draw_scene
 from .pipeline import EmerDiffPipeline
 from .scoring import oracle, tabulate
+from .settings import Settings
 
 VALUES: Mapping[str, Sequence] = {
     "feature_timestep": (1, 101, 201, 301, 501, 701),
@@ -32,15 +33,12 @@ def modulated_at(pipe: EmerDiffPipeline, index: int) -> EmerDiffPipeline:
     return changed
 
 
-def ablate(
-    pipe: EmerDiffPipeline, seeds: Sequence[int], num_segments: int
-) -> Iterator[dict[str, list[dict[str, object]]]]:
+def ablate(pipe: EmerDiffPipeline, seeds: Sequence[int], own: Settings) -> Iterator[dict[str, list[dict[str, object]]]]:
     """After each scene, by setting: a row for each value, with mIoU (oracle majority) and boundary F at 2 pixels.
 
-    Rows: `{"value", "miou", "boundary_f", "naive_miou", "naive_boundary_f"}`, 0 to 1. Values of what comes after the
-    coarse map all start from the same one.
+    The other settings are `own`. Rows: `{"value", "miou", "boundary_f", "naive_miou", "naive_boundary_f"}`, 0 to 1.
+    Values of what comes after the coarse map all start from the same one.
     """
-    own = pipe.settings(num_segments=num_segments)
     tables = {(name, value): ([], []) for name, values in VALUES.items() for value in values}
     elsewhere = {value: modulated_at(pipe, value) for value in VALUES.get("modulation layer", ())}
     for seed in seeds:
