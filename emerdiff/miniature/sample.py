@@ -29,14 +29,13 @@ CAPTIONS = (
 def paint(model: str, captions: tuple[str, ...], *, guidance: float, steps: int, seed: int) -> list[Image.Image]:
     """One picture for each caption, by Stable Diffusion's own pipelines with the model's parts.
 
-    Painted from noise at half the side, where layout was learned; then enlarged, half noised and painted at full side,
-    as pictures larger than a model's own are made with Stable Diffusion.
+    Painted from noise at half the side, where layout was learned; then enlarged, half noised and painted at full side.
     """
     parts = load(model, dtype=torch.float32).components | {"requires_safety_checker": False}
     from_noise, refine = StableDiffusionPipeline(**parts), StableDiffusionImg2ImgPipeline(**parts)
     side = from_noise.unet.config.sample_size * from_noise.vae_scale_factor
-    settings = {"guidance_scale": guidance, "num_inference_steps": steps}
-    settings |= {"generator": torch.Generator().manual_seed(seed)}
+    generator = torch.Generator().manual_seed(seed)
+    settings = {"guidance_scale": guidance, "num_inference_steps": steps, "generator": generator}
     small = from_noise(list(captions), height=side // 2, width=side // 2, **settings).images
     large = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in small]
     return refine(list(captions), image=large, strength=0.5, **settings).images
