@@ -1,5 +1,6 @@
 """What can be taken away of a segmentation: cut-outs, COCO annotations, and all of it in one zip."""
 
+import hashlib
 import io
 import json
 import re
@@ -15,11 +16,12 @@ from pycocotools import mask as rle
 from scipy.ndimage import find_objects
 
 from .drawing import indexed_png, overlay
+from .filenames import NAMELESS, readable, safe_stem
 from .segmentation import Segmentation
 
 LONGEST_NAME = 80  # characters
 OPACITY = 0.6  # of visible segments over the picture
-PICTURE = "picture.png"
+NO_DATE = "1980-01-01 00:00:00"  # where COCO wants one: a zip's earliest, as no clock comes in
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,44 +65,74 @@ def cutout(picture: np.ndarray, mask: np.ndarray) -> Image.Image:
     return Image.fromarray(rgba)
 
 
-def coco(labels: np.ndarray, legend: Legend, file_name: str = PICTURE) -> dict:
-    """COCO's images, annotations and categories for labels (H, W) in 0..k-1, as plain values for JSON.
+def coco(labels: np.ndarray, legend: Legend, *, file_name: str, image_id: int) -> dict:
+    """All sections of COCO's format for labels (H, W) in 0..k-1, as plain values for JSON.
 
-    Each visible segment that has pixels is an annotation, a compressed RLE; segment i is of category i + 1.
+    Each visible segment that has pixels is an annotation, a compressed RLE; that of segment i has the id
+    256 image_id + i. Categories are numbered from 1 in the order of the names, and there for hidden segments too.
+    Segments whose names read the same, in NFC and with white space for white space, are of one category; upper and
+    lower case differ. One without a name to read is "Unnamed segment" with its number.
     """
     height, width = labels.shape
+    names = [readable(name) or f"Unnamed segment {i}" for i, name in enumerate(legend.names)]
+    categories = {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
     columns = labels.T.copy()  # the order of COCO's runs: transposed once, not for each segment
     annotations = []
     for i in np.flatnonzero(legend.visible).tolist():
         runs = rle.encode((columns == i).T.view(np.uint8))
-        if area := int(rle.area(runs)):
+        if area := float(rle.area(runs)):
             annotations.append(
                 {
-                    "id": len(annotations) + 1,
-                    "image_id": 1,
-                    "category_id": i + 1,
+                    "id": 256 * image_id + i,
+                    "image_id": image_id,
+                    "category_id": categories[names[i]],
                     "segmentation": runs | {"counts": runs["counts"].decode("ascii")},
                     "area": area,
                     "bbox": rle.toBbox(runs).tolist(),
                     "iscrowd": 0,
                 }
             )
+    image = {
+        "id": image_id,
+        "width": width,
+        "height": height,
+        "file_name": file_name,
+        "license": 1,
+        "flickr_url": "",
+        "coco_url": "",
+        "date_captured": NO_DATE,
+    }
+    info = {
+        "year": int(NO_DATE[:4]),
+        "version": "1.0",
+        "description": f"Segments of {file_name}, found by EmerDiff without training or labels",
+        "contributor": "EmerDiff Explorer",
+        "url": "https://arxiv.org/abs/2401.11739",
+        "date_created": NO_DATE,
+    }
     return {
-        "images": [{"id": 1, "file_name": file_name, "width": width, "height": height}],
+        "info": info,
+        "licenses": [{"id": 1, "name": "unknown", "url": ""}],
+        "images": [image],
         "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(legend.names, 1)],
+        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()],
     }
 
 
-def export(result: Segmentation, legend: Legend, picture: Image.Image, file: Path, *, run: Mapping) -> None:
+def export(
+    result: Segmentation, legend: Legend, picture: Image.Image, file: Path, *, run: Mapping, name: str = NAMELESS
+) -> None:
     """Writes a zip of `picture`, as it was handed in and at that size, and of all that is known of its segments.
 
-    - `picture.png`, and `overlay.png`: visible segments over it
-    - `labels.png`: the number of each pixel's segment, hidden or not
-    - `segments/00.png` and so on: a cut-out of each visible segment that has pixels
-    - `annotations.json`: the same in COCO's format
-    - `segmentation.npz`: labels, naive labels and confidence at the network's size, and labels at the picture's
-    - `run.json`: `run`, the settings and the legend
+    `name` is what the picture's file was called, any text. All begin with STEM, the name made safe and a digest of
+    name, picture and labels, so that what two zips have never falls on each other:
+
+    - `STEM.png`, and `STEM_overlay.png`: visible segments over it
+    - `STEM_labels.png`: the number of each pixel's segment, hidden or not
+    - `STEM_segments/00.png` and so on: a cut-out of each visible segment that has pixels
+    - `STEM_coco.json`: the same in COCO's format; its ids, too, are of this picture and these labels
+    - `STEM.npz`: labels, naive labels and confidence at the network's size, and labels at the picture's
+    - `STEM_run.json`: `run`, the settings and the legend
 
     The same input gives the same bytes. Raises `ValueError` where picture or legend do not fit the result; `file`
     is then, as after any failure, as it was.
@@ -113,17 +145,24 @@ def export(result: Segmentation, legend: Legend, picture: Image.Image, file: Pat
     part = file.with_name(f"{file.name}.part")
     try:
         with ZipFile(part, "w") as archive:
-            _write(archive, result, legend, np.asarray(picture.convert("RGB")), run)
+            _write(archive, result, legend, np.asarray(picture.convert("RGB")), run, safe_stem(name))
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _write(archive: ZipFile, result: Segmentation, legend: Legend, picture: np.ndarray, run: Mapping) -> None:
+def _write(
+    archive: ZipFile, result: Segmentation, legend: Legend, picture: np.ndarray, run: Mapping, stem: str
+) -> None:
     labels = result.labels_at_original_size.astype(np.uint8)  # there are at most 256 segments
+    digest = hashlib.sha256(f"{stem} {labels.shape}".encode() + picture.tobytes() + labels.tobytes()).digest()
+    stem = f"{stem}-{digest.hex()[:6]}"
+    image_id = int.from_bytes(digest[-4:]) % (2**31 - 1) + 1  # what any tool takes: 31 bits, not 0
     known = {"names": legend.names, "hidden": sorted(map(int, legend.hidden))}
-    for name, value in {"run": {**run, **result.summary(), **known}, "annotations": coco(labels, legend)}.items():
-        archive.writestr(ZipInfo(f"{name}.json"), _json(value, indent=1) + "\n", ZIP_DEFLATED)
+    _save_json(archive, f"{stem}_run.json", {**run, **result.summary(), **known})
+    # In ASCII: pycocotools opens it in the encoding of the machine.
+    annotations = coco(labels, legend, file_name=f"{stem}.png", image_id=image_id)
+    _save_json(archive, f"{stem}_coco.json", annotations, ensure_ascii=True)
     arrays = io.BytesIO()
     np.savez_compressed(
         arrays,
@@ -135,15 +174,20 @@ def _write(archive: ZipFile, result: Segmentation, legend: Legend, picture: np.n
         names=np.array(legend.names, str),
         settings=_json(asdict(result.settings)),
     )
-    archive.writestr(ZipInfo("segmentation.npz"), arrays.getvalue())
+    archive.writestr(ZipInfo(f"{stem}.npz"), arrays.getvalue())
     # Pixels alone: what else the picture's file knew, such as a place or a colour profile, stays behind.
-    _save(archive, PICTURE, Image.fromarray(picture))
-    _save(archive, "overlay.png", Image.fromarray(overlay(picture, labels, legend.colours, OPACITY * legend.visible)))
-    _save(archive, "labels.png", indexed_png(labels, legend.colours))
+    _save(archive, f"{stem}.png", Image.fromarray(picture))
+    drawn = overlay(picture, labels, legend.colours, OPACITY * legend.visible)
+    _save(archive, f"{stem}_overlay.png", Image.fromarray(drawn))
+    _save(archive, f"{stem}_labels.png", indexed_png(labels, legend.colours))
     windows = find_objects(labels + np.int16(1), len(legend.names))
     for i in np.flatnonzero(legend.visible):
         if window := windows[i]:
-            _save(archive, f"segments/{i:02}.png", cutout(picture[window], labels[window] == i))
+            _save(archive, f"{stem}_segments/{i:02}.png", cutout(picture[window], labels[window] == i))
+
+
+def _save_json(archive: ZipFile, name: str, value: object, **options) -> None:
+    archive.writestr(ZipInfo(name), _json(value, indent=1, **options) + "\n", ZIP_DEFLATED)
 
 
 def _save(archive: ZipFile, name: str, picture: Image.Image) -> None:
@@ -152,4 +196,4 @@ def _save(archive: ZipFile, name: str, picture: Image.Image) -> None:
 
 
 def _json(value: object, **options) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    return json.dumps(value, **{"ensure_ascii": False, "allow_nan": False} | options)

@@ -2,15 +2,19 @@
 
 import io
 import json
+import re
 from contextlib import redirect_stdout
+from dataclasses import replace
 from zipfile import ZipFile
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import quick
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from scipy.ndimage import gaussian_filter
 
 from emerdiff import Segmentation, Settings
@@ -21,6 +25,7 @@ from emerdiff.masks import label, upsample_naive
 K = 5
 NAMES = ("../../etc/passwd", "<script>alert(1)</script>", "🌳 Bäume", "two\nlines", "")
 HIDDEN, ABSENT = 1, 3
+NAME = "C:\\fakepath\\Straße 🌳.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +60,26 @@ def legend():
 @pytest.fixture(scope="module")
 def archive(result, legend, picture, tmp_path_factory):
     file = tmp_path_factory.mktemp("export") / "picture.zip"
-    export(result, legend, picture, file, run={"picture": "Straße.jpg", "preset": "exact"})
+    export(result, legend, picture, file, run={"picture": "Straße.jpg", "preset": "exact"}, name=NAME)
     assert [path.name for path in file.parent.iterdir()] == ["picture.zip"]
     with ZipFile(file) as archive:
         assert archive.testzip() is None
         yield archive
 
 
-def pixels(archive, name, mode=None):
-    with Image.open(io.BytesIO(archive.read(name))) as image:
+def stem_of(archive):
+    """What all names in a zip begin with."""
+    stem = archive.namelist()[0].removesuffix("_run.json")
+    assert all(name.startswith(stem) for name in archive.namelist())
+    return stem
+
+
+def read(archive, ending):
+    return archive.read(stem_of(archive) + ending)
+
+
+def pixels(archive, ending, mode=None):
+    with Image.open(io.BytesIO(read(archive, ending))) as image:
         assert image.format == "PNG" and (mode is None or image.mode == mode)
         return np.asarray(image)
 
@@ -80,14 +96,44 @@ def shown(result):
 # --- The zip
 
 
-def test_members_are_named_by_numbers_whatever_the_segments_are_called(archive, shown):
-    pictures = ["picture.png", "overlay.png", "labels.png", *(f"segments/{i:02}.png" for i in shown)]
-    assert archive.namelist() == ["run.json", "annotations.json", "segmentation.npz", *pictures]
+def test_members_are_named_by_the_picture_and_numbers_whatever_the_segments_are_called(archive, shown):
+    stem = stem_of(archive)
+    assert re.fullmatch(r"Straße 🌳-[0-9a-f]{6}", stem)
+    pictures = [".png", "_overlay.png", "_labels.png", *(f"_segments/{i:02}.png" for i in shown)]
+    assert archive.namelist() == [stem + ending for ending in ("_run.json", "_coco.json", ".npz", *pictures)]
+
+
+def test_no_two_exports_fall_on_each_other(result, legend, picture, tmp_path):
+    """Neither their files, where case does not count, nor the ids of their images and annotations."""
+    others = replace(result, differences=result.differences[::-1].copy())
+    exports = [  # what differs may be the name, only in what is stripped of others; the picture; or the labels
+        *((result, picture, name) for name in ("a.png", "A.png", "a_overlay.png", "a_labels.jpg", "", "b" * 300)),
+        *((result, picture, "b" * 300 + "c"),),
+        (result, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "a.png"),
+        (others, picture, "a.png"),
+    ]
+    members, images, annotations = [], [], []
+    for number, (what, of, name) in enumerate(exports):
+        export(what, legend, of, tmp_path / f"{number}.zip", run={}, name=name)
+        with ZipFile(tmp_path / f"{number}.zip") as archive:
+            members += map(str.casefold, archive.namelist())
+            assert all(len(part.encode()) <= 255 for name in archive.namelist() for part in name.split("/"))
+            dataset = json.loads(read(archive, "_coco.json"))
+            assert dataset["images"][0]["file_name"] == stem_of(archive) + ".png"
+        images += [image["id"] for image in dataset["images"]]
+        annotations += [annotation["id"] for annotation in dataset["annotations"]]
+    for distinct in (members, images, annotations):
+        assert len(set(distinct)) == len(distinct)
+    assert all(1 <= i < 2**31 for i in images) and max(annotations) < 2**53  # whole in any tool's numbers
+    again = Legend(("renamed",) * K, palette(K)[::-1].copy())  # the same segments: takes the earlier export's place
+    export(result, again, picture, tmp_path / "again.zip", run={"preset": "fast"}, name="a.png")
+    with ZipFile(tmp_path / "0.zip") as first, ZipFile(tmp_path / "again.zip") as archive:
+        assert stem_of(archive) == stem_of(first)
 
 
 def test_the_picture_and_the_overlay_are_at_the_original_size(archive, result, legend, picture):
-    np.testing.assert_array_equal(pixels(archive, "picture.png", "RGB"), picture)
-    drawn = pixels(archive, "overlay.png", "RGB")
+    np.testing.assert_array_equal(pixels(archive, ".png", "RGB"), picture)
+    drawn = pixels(archive, "_overlay.png", "RGB")
     labels = result.labels_at_original_size
     np.testing.assert_array_equal(drawn, overlay(np.asarray(picture), labels, legend.colours, [0.6, 0, 0.6, 0.6, 0.6]))
     hidden = labels == HIDDEN
@@ -96,18 +142,18 @@ def test_the_picture_and_the_overlay_are_at_the_original_size(archive, result, l
 
 
 def test_the_label_png_has_all_segments_hidden_ones_too(archive, result, legend):
-    labels = pixels(archive, "labels.png", "P")
+    labels = pixels(archive, "_labels.png", "P")
     np.testing.assert_array_equal(labels, result.labels_at_original_size)
     assert HIDDEN in labels
-    with Image.open(io.BytesIO(archive.read("labels.png"))) as image:
+    with Image.open(io.BytesIO(read(archive, "_labels.png"))) as image:
         np.testing.assert_array_equal(image.convert("RGB"), legend.colours[labels])
 
 
 def test_cut_outs_put_back_at_their_boxes_are_the_picture(archive, shown, picture):
-    boxes = {a["category_id"] - 1: a["bbox"] for a in json.loads(archive.read("annotations.json"))["annotations"]}
+    boxes = {a["id"] % 256: a["bbox"] for a in json.loads(read(archive, "_coco.json"))["annotations"]}
     assert boxes.keys() == shown.keys()
     for i, mask in shown.items():
-        rgba = pixels(archive, f"segments/{i:02}.png", "RGBA")
+        rgba = pixels(archive, f"_segments/{i:02}.png", "RGBA")
         x, y, width, height = map(int, boxes[i])
         assert rgba.shape == (height, width, 4)
         whole = np.zeros((*mask.shape, 4), np.uint8)
@@ -116,16 +162,22 @@ def test_cut_outs_put_back_at_their_boxes_are_the_picture(archive, shown, pictur
         np.testing.assert_array_equal(whole[..., :3], np.asarray(picture) * mask[..., None])  # nothing lies beneath
 
 
-def test_coco_reads_the_annotations_and_its_masks_are_the_segments(archive, shown, picture):
-    annotations = json.loads(archive.read("annotations.json"))
+@pytest.fixture(scope="module")
+def dataset(archive):
+    """The annotations as pycocotools has them, which prints."""
     dataset = COCO()
-    dataset.dataset = annotations
+    dataset.dataset = json.loads(read(archive, "_coco.json"))
     with redirect_stdout(io.StringIO()):
         dataset.createIndex()
+    return dataset
+
+
+def test_coco_reads_the_annotations_and_its_masks_are_the_segments(archive, dataset, shown, picture):
     (image,) = dataset.loadImgs(dataset.getImgIds())
-    assert (image["file_name"], image["width"], image["height"]) == ("picture.png", *picture.size)
-    assert [c["name"] for c in dataset.loadCats(range(1, K + 1))] == list(NAMES)
-    assert dataset.getAnnIds(imgIds=image["id"], iscrowd=False) == [1, 2, 3]
+    assert (image["file_name"], image["width"], image["height"]) == (stem_of(archive) + ".png", *picture.size)
+    names = ["../../etc/passwd", "<script>alert(1)</script>", "🌳 Bäume", "two lines", "Unnamed segment 4"]
+    assert [c["name"] for c in dataset.loadCats(range(1, K + 1))] == names
+    assert dataset.getAnnIds(imgIds=image["id"], iscrowd=False) == [256 * image["id"] + i for i in shown]
     for i, mask in shown.items():
         (annotation,) = dataset.loadAnns(dataset.getAnnIds(catIds=[i + 1]))
         np.testing.assert_array_equal(dataset.annToMask(annotation), mask)
@@ -133,11 +185,51 @@ def test_coco_reads_the_annotations_and_its_masks_are_the_segments(archive, show
         rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
         left, top = columns[0], rows[0]
         assert annotation["bbox"] == [left, top, columns[-1] - left + 1, rows[-1] - top + 1]
-    assert sum(a["area"] for a in annotations["annotations"]) == sum(mask.sum() for mask in shown.values())
+    assert sum(a["area"] for a in dataset.anns.values()) == sum(mask.sum() for mask in shown.values())
+
+
+def test_pycocotools_tells_draws_loads_as_results_and_scores_the_annotations(dataset, shown):
+    plt.switch_backend("Agg")
+    results = [{k: a[k] for k in ("image_id", "category_id", "segmentation")} for a in dataset.anns.values()]
+    with redirect_stdout(io.StringIO()) as out:
+        dataset.info()
+        dataset.showAnns(list(dataset.anns.values()), draw_bbox=True)
+        found = dataset.loadRes([r | {"score": 1.0} for r in results])
+        for kind in ("segm", "bbox"):
+            judge = COCOeval(dataset, found, kind)
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+            assert judge.stats[0] == pytest.approx(1)  # average precision, over the categories that have annotations
+    plt.close()
+    assert "contributor: EmerDiff Explorer" in out.getvalue() and len(found.anns) == len(shown)
+
+
+SECTIONS = {  # as https://cocodataset.org/#format-data has them
+    "info": {"year": int, "version": str, "description": str, "contributor": str, "url": str, "date_created": str},
+    "licenses": {"id": int, "name": str, "url": str},
+    "images": {"id": int, "width": int, "height": int, "file_name": str, "license": int, "flickr_url": str}
+    | {"coco_url": str, "date_captured": str},
+    "annotations": {"id": int, "image_id": int, "category_id": int, "segmentation": dict, "area": float}
+    | {"bbox": list, "iscrowd": int},
+    "categories": {"id": int, "name": str, "supercategory": str},
+}
+
+
+def test_all_sections_and_fields_of_the_format_are_there_in_its_types(archive):
+    text = read(archive, "_coco.json")
+    assert text.isascii()  # tools open it in the encoding of their machine
+    dataset = json.loads(text)
+    assert list(dataset) == list(SECTIONS)
+    for name, fields in SECTIONS.items():
+        for entry in [dataset[name]] if name == "info" else dataset[name]:
+            assert {key: type(value) for key, value in entry.items()} == fields and list(entry) == list(fields)
+    assert {type(number) for a in dataset["annotations"] for number in a["bbox"]} == {float}
+    assert {image["license"] for image in dataset["images"]} == {x["id"] for x in dataset["licenses"]}
 
 
 def test_the_arrays_are_the_results_and_the_settings_can_be_used_again(archive, result):
-    with np.load(io.BytesIO(archive.read("segmentation.npz"))) as arrays:
+    with np.load(io.BytesIO(read(archive, ".npz"))) as arrays:
         for name in ("labels", "coarse_labels", "naive_labels"):
             np.testing.assert_array_equal(arrays[name], getattr(result, name))
         np.testing.assert_array_equal(arrays["labels_original"], result.labels_at_original_size)
@@ -149,7 +241,7 @@ def test_the_arrays_are_the_results_and_the_settings_can_be_used_again(archive, 
 
 
 def test_the_run_is_told_in_readable_json(archive, result):
-    text = archive.read("run.json").decode()
+    text = read(archive, "_run.json").decode()
     assert "Straße" in text and "🌳 Bäume" in text and text.count("\n") > 20
     run = json.loads(text)
     assert run["picture"] == "Straße.jpg" and tuple(run["names"]) == NAMES and run["hidden"] == [HIDDEN]
@@ -161,8 +253,10 @@ def test_the_same_input_gives_the_same_bytes(result, legend, picture, tmp_path):
     for name in ("one.zip", "two.zip"):
         export(result, legend, picture, tmp_path / name, run={})
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
-    for file in (tmp_path / "one.zip", io.BytesIO(ZipFile(tmp_path / "one.zip").read("segmentation.npz"))):
-        assert {member.date_time[0] for member in ZipFile(file).infolist()} == {1980}  # no clock comes in
+    with ZipFile(tmp_path / "one.zip") as archive:
+        for file in (tmp_path / "one.zip", io.BytesIO(read(archive, ".npz"))):
+            assert {member.date_time[0] for member in ZipFile(file).infolist()} == {1980}  # no clock comes in
+        assert json.loads(read(archive, "_coco.json"))["info"]["year"] == 1980
 
 
 def test_what_the_pictures_file_knew_stays_behind(result, legend, picture, tmp_path):
@@ -173,15 +267,16 @@ def test_what_the_pictures_file_knew_stays_behind(result, legend, picture, tmp_p
     export(result, legend, Image.open(file), tmp_path / "a.zip", run={})
     assert Image.open(file).info.keys() >= {"exif", "icc_profile"}
     with ZipFile(tmp_path / "a.zip") as archive:
-        assert not Image.open(io.BytesIO(archive.read("picture.png"))).info
+        assert not Image.open(io.BytesIO(read(archive, ".png"))).info
 
 
 def test_all_may_be_hidden(result, picture, tmp_path):
     export(result, Legend(NAMES, palette(K), frozenset(range(K))), picture, tmp_path / "a.zip", run={})
     with ZipFile(tmp_path / "a.zip") as archive:
-        assert not [name for name in archive.namelist() if name.startswith("segments")]
-        assert json.loads(archive.read("annotations.json"))["annotations"] == []
-        np.testing.assert_array_equal(pixels(archive, "overlay.png"), picture)
+        assert not [name for name in archive.namelist() if "segments" in name]
+        dataset = json.loads(read(archive, "_coco.json"))
+        assert dataset["annotations"] == [] and len(dataset["categories"]) == K
+        np.testing.assert_array_equal(pixels(archive, "_overlay.png"), picture)
 
 
 # --- What is refused
@@ -238,10 +333,36 @@ def test_a_cut_out_is_as_small_as_its_mask():
 
 def test_annotations_of_any_labels_are_plain_and_decode():
     labels = np.random.default_rng(0).integers(0, 256, (40, 30))
-    annotations = coco(labels, Legend(("",) * 256, palette(256)), "a.png")
-    assert json.loads(json.dumps(annotations)) == annotations
-    assert annotations["images"] == [{"id": 1, "file_name": "a.png", "width": 30, "height": 40}]
+    dataset = coco(labels, Legend(("",) * 256, palette(256)), file_name="a.png", image_id=7)
+    assert json.loads(json.dumps(dataset)) == dataset
+    (image,) = dataset["images"]
+    assert image.items() >= {"id": 7, "file_name": "a.png", "width": 30, "height": 40}.items()
+    assert len({category["name"] for category in dataset["categories"]}) == 256
     decoded = np.full(labels.shape, -1)
-    for annotation in annotations["annotations"]:
-        decoded[rle.decode(annotation["segmentation"]).astype(bool)] = annotation["category_id"] - 1
+    for annotation in dataset["annotations"]:
+        decoded[rle.decode(annotation["segmentation"]).astype(bool)] = annotation["id"] - 7 * 256
+        assert annotation["category_id"] == annotation["id"] - 7 * 256 + 1
     np.testing.assert_array_equal(decoded, labels)
+
+
+@pytest.mark.parametrize(
+    "names, numbers, categories",
+    [
+        (("sky", "sky", "tree"), [1, 1, 2], ["sky", "tree"]),
+        (("sky", " sky\t", "\u200esky\n"), [1, 1, 1], ["sky"]),  # what cannot be seen
+        (("big tree", "big  tree", "big\u00a0\ntree"), [1, 1, 1], ["big tree"]),  # white space of any kind
+        (("caf\u00e9", "cafe\u0301", "cafe"), [1, 1, 2], ["caf\u00e9", "cafe"]),  # composed or not
+        (("Sky", "sky", "SKY"), [1, 2, 3], ["Sky", "sky", "SKY"]),  # may be meant
+        (("", " \u200b", ""), [1, 2, 3], ["Unnamed segment 0", "Unnamed segment 1", "Unnamed segment 2"]),
+        (("", "Segment 0", "sky"), [1, 2, 3], ["Unnamed segment 0", "Segment 0", "sky"]),
+        (("b", "a", "b"), [1, 2, 1], ["b", "a"]),  # in the order of the segments
+        (("bell\a", "esc\x1b[31m", "bell"), [1, 2, 1], ["bell", "esc[31m"]),  # XML has no controls
+    ],
+)
+def test_segments_whose_names_read_the_same_are_of_one_category(names, numbers, categories):
+    labels = np.arange(3).repeat(4).reshape(3, 4)
+    for hidden in (frozenset(), frozenset({1})):  # hiding one changes no other's category
+        dataset = coco(labels, Legend(names, palette(3), hidden), file_name="a.png", image_id=1)
+        visible = [number for i, number in enumerate(numbers) if i not in hidden]
+        assert [a["category_id"] for a in dataset["annotations"]] == visible
+        assert [(c["id"], c["name"]) for c in dataset["categories"]] == list(enumerate(categories, 1))
