@@ -11,8 +11,9 @@ import gradio as gr
 import emerdiff
 from emerdiff.exporting import OPACITY
 from emerdiff.settings import PRESETS
-from explorer import events, pictures, runs
-from explorer.examples import examples, stored, warm
+from explorer import events, folders, pictures, runs
+from explorer.examples import examples, files_of_examples, stored, warm
+from explorer.guard import Guarded, Kept
 from explorer.pictures import VIEWS
 from explorer.runs import MODELS
 from explorer.session import FINE
@@ -101,7 +102,16 @@ class Upload(gr.Image):
     is_template = True
 
     def preprocess(self, payload):
-        return payload.path if payload and payload.path else super().preprocess(payload)
+        return payload and payload.path
+
+
+class Segments(gr.Dropdown):
+    """Numbers of segments. Which there are is known by the visitor's session, not by what gradio was last told."""
+
+    is_template = True
+
+    def preprocess(self, payload):
+        return payload or []
 
 
 def create_demo() -> gr.Blocks:
@@ -114,8 +124,9 @@ def create_demo() -> gr.Blocks:
         pictures.Layers(shown0, labels0, naive0, coarse0, pictures.unnamed(k0)), VIEWS[0], OPACITY, True
     )
     limits = emerdiff.Settings.range_of
-    with gr.Blocks(title="EmerDiff Explorer", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
-        session = gr.State(None, time_to_live=3600)
+    gr.set_static_paths(files_of_examples())  # shown as they are, from wherever the page is started
+    with Guarded(title="EmerDiff Explorer", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+        session = Kept(None)
         example = gr.State(0)
         gr.Markdown(INTRO)
         gallery = gr.Gallery(
@@ -129,22 +140,24 @@ def create_demo() -> gr.Blocks:
                     label="Picture", height=240, buttons=[],
                 )  # fmt: skip
                 k = gr.Slider(
-                    2, FINE, k0, step=1, label="Segments (k)", info="Moves at once: nothing is computed again."
-                )
+                    2, FINE, k0, step=1, precision=0, label="Segments (k)",
+                    info="Moves at once: nothing is computed again.",
+                )  # fmt: skip
                 exactly = gr.Button("Recompute exactly at this k", size="sm")
                 preset = gr.Radio([(name.capitalize(), name) for name in PRESETS], value=preset0, label="Quality")
                 timestep = gr.Slider(
-                    1, 981, values0[0], step=20, label="Timestep",
+                    1, 981, values0[0], step=20, precision=0, label="Timestep",
                     info="How noisy the picture is when the network is pushed: low keeps details, high changes more.",
                 )  # fmt: skip
                 strength = gr.Slider(0, 50, values0[1], step=0.5, label="Perturbation strength")
                 with gr.Accordion("Advanced", open=False):
                     model = gr.Dropdown(list(MODELS), value=model0, label="Model")
                     feature_timestep = gr.Slider(
-                        *limits("feature_timestep"), values0[2], step=1, label="Feature timestep"
+                        *limits("feature_timestep"), values0[2], step=1, precision=0, label="Feature timestep"
                     )
                     smoothing = gr.Slider(0, 5, values0[3], step=0.1, label="Smoothing (pixels)")
-                    seed = gr.Number(values0[4], label="Seed", precision=0, minimum=0)
+                    lowest, highest = limits("seed")
+                    seed = gr.Number(values0[4], label="Seed", precision=0, minimum=lowest, maximum=highest)
                 with gr.Row():
                     go = gr.Button("Run", variant="primary")
                     stop = gr.Button("Stop", variant="stop")
@@ -166,12 +179,12 @@ def create_demo() -> gr.Blocks:
             with gr.Tab("Segments"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     table = gr.Dataframe(
-                        headers=["", "name", "share", "naive", "sure"], interactive=False, elem_id="segments",
-                        datatype=["html", *["str"] * 4], label="Segments (click to choose)", max_height=420,
-                        column_widths=["10%", "36%", "18%", "18%", "18%"],
+                        headers=["", "name", "share, %", "naive, %", "sure, %"], interactive=False,
+                        datatype=["html", "str", *["number"] * 3], label="Segments (click to choose)", max_height=420,
+                        column_widths=["10%", "36%", "18%", "18%", "18%"], elem_id="segments",
                     )  # fmt: skip
                 with gr.Column(scale=3, min_width=320):
-                    chosen = gr.Dropdown([], value=[], multiselect=True, label="Chosen segments")
+                    chosen = Segments([], value=[], multiselect=True, label="Chosen segments")
                     with gr.Row():
                         name = gr.Textbox(label="Name", max_length=80, scale=2, min_width=140)
                         rename = gr.Button("Rename", size="sm", min_width=80)
@@ -339,11 +352,13 @@ def _output(label: str, alt: str, visible: bool = True) -> gr.Image:
 
 def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    folders.sweep(folders.UPLOADS)
     runs.pipeline("miniature")  # on ZeroGPU models are placed before the first visitor comes
     if not explorer.spaces:
         threading.Thread(target=warm, daemon=True).start()
     create_demo().launch(
-        theme=THEME, css=CSS, max_file_size="30mb", strict_cors=True, show_error=False, state_session_capacity=64,
+        theme=THEME, css=CSS, max_file_size="30mb", strict_cors=True, show_error=False,
+        state_session_capacity=2000,  # 150 kB each; results are not among them, see explorer/visitors.py
         mcp_server=importlib.util.find_spec("mcp") is not None,
     )  # fmt: skip
 

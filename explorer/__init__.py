@@ -5,4 +5,6 @@ try:
 except ImportError:
     spaces = None
 
+from . import folders  # noqa: F401  sets gradio's folder, before gradio is imported
+
 __all__ = ["spaces"]

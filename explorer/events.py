@@ -6,11 +6,9 @@ Every event that needs the network is a generator, so that it stops when it is c
 import html
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -30,12 +28,17 @@ from emerdiff.settings import PRESETS
 
 from . import links, pictures, runs, spaces
 from .examples import Example, at_hand, examples, full, stored
+from .folders import new_folder
 from .pictures import VIEWS, duration
-from .session import FINE, Session
+from .session import FINE, Gone, Session
 
 VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
 SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
 LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds; whom the machine belongs to may run for longer
+PUT_AWAY = (
+    "your result had to make room: this server keeps results for an hour, or until others need the memory. Press Run "
+    "to make it again; with the same picture and settings, your names, merges and hidden segments come back too"
+)
 CELL = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*")
 
 _under_way: list[None] = []  # one for each run that the network works on
@@ -70,10 +73,17 @@ def _values(values) -> dict:
     return dict(zip(VALUES, values, strict=True))
 
 
-def _needed(session: Session | None) -> Session:
+def _needed(session: Session | Gone | None) -> Session:
     if session is None:
         raise ValueError("nothing is segmented yet: press Run, or take an example and wait a moment")
+    if isinstance(session, Gone):
+        raise ValueError(PUT_AWAY)
     return session
+
+
+def _has_result(session: Session | Gone | None) -> bool:
+    """Whether there is anything to show; `ValueError` where there no longer is."""
+    return session is not None and bool(_needed(session))
 
 
 def _checked(image: str | None, model: str, preset: str, values: dict) -> None:
@@ -246,11 +256,12 @@ def check(image, model, preset, *values) -> str:
 def run(session, k, view, opacity, outlines, image, model, preset, *values):
     """The Run button: status and sketches while the network works, then everything."""
     values = _values(values)
-    previous = session.found if session else None
+    previous = session.found if isinstance(session, Session) else None
     yield gr.skip(), *_waiting("Segmenting …")
     tell = _sketching(image, k, view, opacity, outlines)
     found = yield from followed(runs.find(image, model, preset, {"num_segments": FINE} | values, previous), tell)
-    yield "", *refreshed(Session.of(found, k), view, opacity, outlines)
+    new = session.back(found, k) if isinstance(session, Gone) else Session.of(found, k)
+    yield "", *refreshed(new, view, opacity, outlines)
 
 
 def run_soon(session, k, view, opacity, outlines, image, model, preset, *values):
@@ -280,14 +291,14 @@ def _exact(found, k: int) -> Generator:
 @plainly
 def cut(session, k, view, opacity, outlines, chosen):
     """k has moved."""
-    if session is None:
+    if not _has_result(session):
         return [gr.skip()] * SHOWS
     return refreshed(session.cut(k), view, opacity, outlines, chosen)
 
 
 @plainly
 def redraw(session, view, opacity, outlines):
-    if session is None:
+    if not _has_result(session):
         return [gr.skip()] * 3
     return compared(pictures.layers(session), view, opacity, outlines)
 
@@ -295,17 +306,21 @@ def redraw(session, view, opacity, outlines):
 # ---------------------------------------------------------------- segments
 
 
+@plainly
 def pick(session, chosen, event: gr.SelectData):
     """A click on a picture puts a segment among the chosen ones, or takes it out."""
-    if session is None:
+    if not _has_result(session):
         return gr.skip()
     return _toggled(chosen, session.at(*event.index))
 
 
+@plainly
 def pick_row(session, chosen, event: gr.SelectData):
-    if session is None or event.index[0] >= len(session.ids):
+    """A click on a row of the table, in whatever order it has been sorted."""
+    if not _has_result(session):
         return gr.skip()
-    return _toggled(chosen, session.ids[event.index[0]])
+    clicked = pictures.segment_of_row(event.row_value)
+    return _toggled(chosen, clicked) if clicked in session.ids else gr.skip()
 
 
 def _toggled(chosen: list[int], clicked: int) -> list[int]:
@@ -315,7 +330,7 @@ def _toggled(chosen: list[int], clicked: int) -> list[int]:
 @plainly
 def evidence(session, chosen):
     """What is known of the chosen segments without the network: words, cells and difference map."""
-    if session is None or not chosen:
+    if not _has_result(session) or not chosen:
         return (pictures.facts(session, chosen) if session else "", *[gr.update(visible=False)] * 4)
     response = session.segmentation.responses[np.isin(session.ids, chosen)].astype(np.float32).sum(0)
     cells = session.cells_of(chosen)
@@ -372,13 +387,13 @@ def _written(cells: np.ndarray) -> str:
     return " ".join(f"{row},{column}" for row, column in np.argwhere(cells))
 
 
+@plainly
 def brush(session, text, width, event: gr.SelectData):
     """A click on the grid: its cells are chosen, or no longer if the one under the pointer was."""
-    if session is None:
+    if not _has_result(session):
         return gr.skip()
-    with told():
-        grid = session.segmentation.coarse_labels.shape
-        cells = _cells(text, grid)
+    grid = session.segmentation.coarse_labels.shape
+    cells = _cells(text, grid)
     size = session.found.shown.size[::-1]
     row, column = (at * count // pixels for at, count, pixels in zip(event.index[::-1], grid, size, strict=True))
     reach = width // 2
@@ -389,7 +404,7 @@ def brush(session, text, width, event: gr.SelectData):
 
 @plainly
 def grid_shown(session, text, strength):
-    if session is None:
+    if not _has_result(session):
         return gr.skip()
     return pictures.cells(session, _cells(text, session.segmentation.coarse_labels.shape), -1 if strength < 0 else 1)
 
@@ -421,27 +436,16 @@ def probed(session, text, strength):
 # ---------------------------------------------------------------- taking away, scoring, sharing
 
 
-def _folder() -> Path:
-    """A new folder for files that an event returns: gradio copies them, and old ones are swept away here."""
-    base = Path(tempfile.gettempdir()) / f"emerdiff-out-{os.getpid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
-    for old in base.iterdir():
-        with suppress(FileNotFoundError):  # another visitor's event sweeps too
-            if time.time() - old.stat().st_mtime > 600:
-                shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=base))
-
-
 def _png(picture: np.ndarray) -> str:
     """A file of the picture: gradio's own compression takes five times as long, for files a tenth smaller."""
-    path = _folder() / "picture.png"
+    path = new_folder() / "picture.png"
     Image.fromarray(picture).save(path, compress_level=1)
     return str(path)
 
 
 @plainly
 def draw_figure(session):
-    plot, folder = pictures.figure(_needed(session)), _folder()
+    plot, folder = pictures.figure(_needed(session)), new_folder()
     files = [folder / f"emerdiff_k.{kind}" for kind in ("png", "pdf")]
     for file in files:
         plot.savefig(file, dpi=150)
@@ -458,7 +462,7 @@ def score(session, truth):
 
 @plainly
 def take_away(session):
-    session, file = _needed(session), _folder() / "emerdiff.zip"
+    session, file = _needed(session), new_folder() / "emerdiff.zip"
     run = {"preset": session.found.preset, "cut_from": session.found.segmentation.settings.num_segments}
     export(session.segmentation, session.legend, open_picture(session.found.source), file, run=run)
     return str(file)
@@ -494,7 +498,7 @@ def share(session, view, request: gr.Request):
 
 def code(session) -> str:
     """The settings that are shown, as Python."""
-    if session is None:
+    if not isinstance(session, Session):
         return ""
     found, settings = session.found, session.found.segmentation.settings
     name = found.segmentation.model
@@ -667,14 +671,16 @@ def export_endpoint(session):
     return take_away(_asked(session))
 
 
-def _asked(session: Session | None) -> Session:
+def _asked(session: Session | Gone | None) -> Session:
     if session is None:
         raise ValueError("there is no result yet: call /segment first, with the same client")
+    if isinstance(session, Gone):
+        raise ValueError("the result had to make room for others: call /segment again")
     return session
 
 
 def _label_file(result: emerdiff.Segmentation) -> str:
-    path = _folder() / "labels.png"
+    path = new_folder() / "labels.png"
     indexed_png(result.labels_at_original_size, palette(result.settings.num_segments)).save(path)
     return str(path)
 

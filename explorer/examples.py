@@ -7,13 +7,14 @@ comes from, so that other weights, code or settings make another.
 import hashlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -25,12 +26,15 @@ from emerdiff.masks import label, upsample_naive
 from emerdiff.miniature import WEIGHTS
 from emerdiff.picture import open_picture
 
+from .folders import ROOT
 from .runs import calibrate, defaults, find, label_of, shown
 from .session import FINE, Found
 
 FOLDER = Path(__file__).parents[1] / "examples"
-CACHE = Path(os.environ.get("EMERDIFF_CACHE", Path(tempfile.gettempdir()) / f"emerdiff-{os.getuid()}"))
+CACHE = ROOT / "examples"
 PHOTOGRAPHS = (("china", "Palace", 12), ("flower", "Flower", 8))  # name, title, k: they come with scikit-learn
+
+ARRAYS = ("image", "coarse_labels", "features", "responses")  # of a result: what the others follow from
 
 _computing = threading.Lock()
 
@@ -65,26 +69,31 @@ def examples() -> tuple[Example, ...]:
         )
         for entry in json.loads((FOLDER / "examples.json").read_text())
     ]
-    folder = Path(tempfile.mkdtemp(prefix="emerdiff-photographs-"))
-    for name, _, _ in PHOTOGRAPHS:
-        (folder / f"{name}.jpg").write_bytes((files("sklearn.datasets.images") / f"{name}.jpg").read_bytes())
+    folder = Path(str(files("sklearn.datasets.images")))
     return (*drawn, *(Example(name, title, folder / f"{name}.jpg", k) for name, title, k in PHOTOGRAPHS))
+
+
+@lru_cache(maxsize=1)
+def files_of_examples() -> tuple[Path, ...]:
+    """The examples' pictures and truths: what the page may show, and open again when a visitor sends it back."""
+    return tuple(file.resolve() for example in examples() for file in (example.picture, example.truth) if file)
 
 
 def at_hand(example: Example) -> bool:
     """Whether `full` needs no run."""
-    return _file(example).exists()
+    return is_zipfile(_file(example))  # a file that broke off is none
 
 
 def full(example: Example) -> Generator[emerdiff.Progress, None, Found]:
     """The example in `FINE` segments, from the folder or by a run; yields the run's progress."""
     source, values, file = example.picture, {"num_segments": FINE}, _file(example)
     with _computing:  # others wait, and find the file
-        if not file.exists():
+        if (kept := _read(file)) is None:
             found = yield from find(source, label_of(MINIATURE), "exact", values)
-            _write(found.segmentation, file)
+            with suppress(OSError):  # a disk that is full, or not ours: computed again next time
+                _write(found.segmentation, file)
             return found
-    return Found(str(source), shown(open_picture(source)), _read(file), "exact", seconds=0)
+    return Found(str(source), shown(open_picture(source)), kept, "exact", seconds=0)
 
 
 @lru_cache(maxsize=1)
@@ -105,30 +114,30 @@ def _write(result: emerdiff.Segmentation, file: Path) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in file.parent.glob(f"{file.name.rsplit('-', 1)[0]}-*"):
         old.unlink(missing_ok=True)
-    part = file.with_suffix(".part")
-    with part.open("wb") as stream:
-        np.savez(
-            stream,
-            image=result.image,
-            coarse_labels=result.coarse_labels,
-            features=result.features,
-            responses=result.responses,
-            facts=json.dumps(
-                {
-                    "original_size": result.original_size,
-                    "settings": asdict(result.settings),
-                    "model": result.model,
-                    "notes": result.notes,
-                }
-            ),
-        )
-    part.replace(file)
+    facts = {
+        "original_size": result.original_size,
+        "settings": asdict(result.settings),
+        "model": result.model,
+        "notes": result.notes,
+    }
+    arrays = {name: getattr(result, name) for name in ARRAYS}
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            np.savez(stream, facts=json.dumps(facts), **arrays)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _read(file: Path) -> emerdiff.Segmentation:
-    with np.load(file, allow_pickle=False) as kept:
-        arrays = {name: kept[name] for name in ("image", "coarse_labels", "features", "responses")}
-        facts = json.loads(str(kept["facts"]))
+def _read(file: Path) -> emerdiff.Segmentation | None:
+    """What `_write` wrote; None where it is not there or damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in ARRAYS}
+            facts = json.loads(str(kept["facts"]))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
     settings = emerdiff.Settings(**facts["settings"])
     differences = np.linalg.norm(arrays["responses"].astype(np.float32), axis=1)
     labels, confidence = label(differences)

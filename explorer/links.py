@@ -5,10 +5,10 @@ All that comes from a query is checked: nothing of it is a path, and what is not
 
 import hashlib
 import re
-import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from urllib.parse import urlencode
@@ -19,13 +19,13 @@ import emerdiff
 from emerdiff.settings import PRESETS
 
 from .examples import examples
+from .folders import KEPT_HOURS, ROOT
 from .pictures import VIEWS
 from .runs import MODELS
 from .session import FINE
 
-KEPT_HOURS = 24
 MOST_KEPT = 200  # pictures
-FOLDER = Path(tempfile.gettempdir()) / "emerdiff-linked"
+FOLDER = ROOT / "linked"
 LONGEST_VALUE = 100  # characters
 
 _keeping = threading.Lock()
@@ -50,6 +50,8 @@ class Link:
     example: str | None = None
     picture: str | None = None
     """The key of a kept picture."""
+    name: str | None = None
+    """What its file was called, without ending."""
 
     def __post_init__(self) -> None:
         emerdiff.Settings(
@@ -102,10 +104,13 @@ class Link:
 
 
 def keep(picture: Image.Image) -> str:
-    """Keep a picture to be linked to, for `KEPT_HOURS` on this server; returns its key."""
+    """Keep a picture to be linked to, for `KEPT_HOURS` on this server; returns its key.
+
+    `ValueError` where it cannot be written.
+    """
     key = hashlib.sha256(str(picture.size).encode() + picture.tobytes()).hexdigest()[:32]
-    with _keeping:
-        FOLDER.mkdir(mode=0o700, exist_ok=True)
+    with _keeping, _explained():
+        FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = FOLDER / f"{key}.png"
         if not file.exists():
             part = file.with_suffix(".part")
@@ -117,6 +122,17 @@ def keep(picture: Image.Image) -> str:
             if n >= MOST_KEPT or _expired(other):
                 other.unlink()
     return key
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            "this server cannot keep pictures at the moment, so that a link to yours cannot be made; links to the "
+            "examples work"
+        ) from error
 
 
 def kept(key: str) -> Path:

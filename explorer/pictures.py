@@ -1,5 +1,6 @@
 """A session as pictures, a table and words."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from .runs import label_of
 from .session import FINE, Session
 
 VIEWS = ("slider", "side by side", "masks", "confidence", "coarse map", "picture")
+SWATCH = "<span id='segment-{}' style='color:rgb({},{},{})'>■</span>"
 FIGURE_KS = (5, 10, 15, 20, 30)
 
 
@@ -110,20 +112,29 @@ def painted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def table(session: Session) -> list[list]:
-    """A row for each segment: colour, name, share of the pixels, by naive upsampling, confidence."""
+    """A row for each segment: colour, name, share of the pixels, by naive upsampling, confidence; all in per cent.
+
+    Numbers are numbers, so that sorting by them is sorting by size.
+    """
     rows, legend, parts = [], session.legend, session.segmentation.summary()["segments"]
     for i, part, name, colour in zip(session.ids, parts, legend.names, legend.colours.tolist(), strict=True):
         sure = part["mean_confidence"]
         rows.append(
             [
-                "<span style='color:rgb({},{},{})'>■</span>".format(*colour),
+                SWATCH.format(i, *colour),
                 f"{name} (hidden)" if i in session.edits.hidden else name,
-                f"{part['share']:.1%}",
-                f"{part['naive_share']:.1%}",
-                "" if sure is None else f"{sure:.0%}",
+                round(100 * part["share"], 1),
+                round(100 * part["naive_share"], 1),
+                0 if sure is None else round(100 * sure),
             ]
         )
     return rows
+
+
+def segment_of_row(row: object) -> int | None:
+    """The id of the segment of a row of `table`, as a browser sends it back."""
+    found = re.match(r"<span id='segment-(\d{1,6})'", str(row[0])) if isinstance(row, list) and row else None
+    return int(found[1]) if found else None
 
 
 def facts(session: Session, ids: Iterable[int]) -> str:

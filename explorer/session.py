@@ -39,6 +39,11 @@ class Found:
     def cuts(self) -> np.ndarray:
         return emerdiff.cuts(self.segmentation)
 
+    @property
+    def made_of(self) -> tuple:
+        """What the result follows from: two runs of which this is equal found the same segments."""
+        return self.source, self.segmentation.model, self.preset, self.segmentation.settings
+
 
 @dataclass(frozen=True)
 class Edits:
@@ -47,6 +52,19 @@ class Edits:
     merged: tuple[frozenset[int], ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
     hidden: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Gone:
+    """What is left of a session that had to make room: its edits, for when the same run is made again."""
+
+    made_of: tuple
+    edits: Edits
+
+    def back(self, found: Found, k: int) -> "Session":
+        """A session that begins with `k` segments and, if the same run found them, with the edits."""
+        session = Session.of(found, k)
+        return replace(session, edits=self.edits) if found.made_of == self.made_of else session
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +83,14 @@ class Session:
     def of(cls, found: Found, k: int) -> "Session":
         """A session that begins with `k` segments, or with as many as there are."""
         return cls(found, min(k, len(found.cuts) - 1))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, with what has been computed of it so far."""
+        return _nbytes(self)
+
+    def gone(self) -> Gone:
+        return Gone(self.found.made_of, self.edits)
 
     @cached_property
     def _base(self) -> emerdiff.Segmentation:
@@ -164,3 +190,14 @@ class Session:
 
     def _edited(self, **changes) -> "Session":
         return replace(self, edits=replace(self.edits, **changes), before=(*self.before, self.edits))
+
+
+def _nbytes(value: object) -> int:
+    """Memory of the arrays and pictures in a value of the classes above."""
+    if isinstance(value, Image.Image):
+        return value.width * value.height * len(value.getbands())
+    if isinstance(value, np.ndarray | emerdiff.Reading):
+        return value.nbytes
+    if isinstance(value, Session | Found | emerdiff.Segmentation):
+        return sum(map(_nbytes, vars(value).values()))
+    return 0

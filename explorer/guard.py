@@ -1,0 +1,116 @@
+"""The page's door: what comes in by any event or endpoint is checked here, and what goes wrong leaves as a sentence.
+
+gradio checks what a component was sent only in part, and tells no error but its own to the page. The page's components
+cannot send what is refused here; a program can.
+"""
+
+import logging
+from pathlib import Path
+
+import gradio as gr
+from gradio.exceptions import InvalidPathError
+
+from . import visitors
+from .examples import files_of_examples
+from .folders import UPLOADS
+from .session import Session
+from .visitors import Visitors
+
+NOT_UPLOADED = (
+    "Only files that were uploaded to this page, and its examples, can be opened. Upload the picture and try again."
+)
+UNEXPECTED = "Something went wrong on the server, and this could not be done. What you had is still there."
+UNWRITABLE = "The server cannot write files at the moment, so this could not be done. What you had is still there."
+
+log = logging.getLogger(__name__)
+
+
+class Kept(gr.State):
+    """The state that stands for a visitor's session: it changes with it, and handlers are given the session itself."""
+
+    is_template = True
+
+
+class Guarded(gr.Blocks):
+    """Blocks whose inputs are checked, whose errors are all told, and which keep the sessions of their visitors."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.visitors = Visitors()
+        self._changes = 0
+
+    async def process_api(self, *args, session_hash: str | None = None, **options):
+        visitors.key.set(session_hash)
+        try:
+            return await super().process_api(*args, session_hash=session_hash, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            if isinstance(error, InvalidPathError):
+                raise gr.Error(NOT_UPLOADED, print_exception=False) from error
+            log.exception("an event failed")
+            said = UNWRITABLE if isinstance(error, OSError) else UNEXPECTED
+            raise gr.Error(said, print_exception=False) from error
+
+    async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
+        for block, value in zip(block_fn.inputs, inputs, strict=False):
+            if not block.stateful:
+                check(state[block._id] if state and block._id in state else block, value)
+        ready = await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        return [
+            self.visitors.get(visitors.key.get()) if isinstance(block, Kept) else value
+            for block, value in zip(block_fn.inputs, ready, strict=True)
+        ]
+
+    async def postprocess_data(self, block_fn, predictions, state):
+        data = await super().postprocess_data(block_fn, predictions, state)
+        for block in block_fn.outputs:
+            if state and isinstance(block, Kept) and isinstance(value := state[block._id], Session | None):
+                self.visitors.put(visitors.key.get(), value)
+                self._changes += 1
+                state[block._id] = self._changes
+        return data
+
+
+def check(component: gr.components.Component, value: object) -> None:
+    """`gr.Error` for a value that `component` cannot have; None is the handler's to judge but where a number is due."""
+    name, said = component.label, "not empty" if value is None else f"not {value!r:.60}"
+    match component:
+        case gr.Image() | gr.File():
+            if value is not None and not _is_uploaded(value):
+                raise gr.Error(NOT_UPLOADED, print_exception=False)
+            return
+        case gr.Slider() | gr.Number():
+            whole, low, high = component.precision == 0, component.minimum, component.maximum
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            ok = number and low <= value <= high and (not whole or value == int(value))  # NaN is in no range
+            must = f"be a {'whole ' if whole else ''}number from {low} to {high}"
+        case gr.Checkbox():
+            ok, must = isinstance(value, bool), "be true or false"
+        case gr.Dropdown(multiselect=True):
+            ok = value is None or (isinstance(value, list) and all(type(one) is int for one in value))
+            must = "be a list of segments' numbers"
+        case gr.Radio() | gr.Dropdown():
+            choices = [choice for _, choice in component.choices]
+            ok, must = value in choices, f"be one of {', '.join(map(str, choices))}"
+        case gr.Textbox():
+            most = component.max_length
+            ok = value is None or (isinstance(value, str) and (most is None or len(value) <= most))
+            must = "be text" if most is None else f"be text of at most {most} characters"
+        case _:
+            return
+    if not ok:
+        raise gr.Error(f"{name} must {must}, {said}.", print_exception=False)
+
+
+def _is_uploaded(value: object) -> bool:
+    """Whether it is a file that gradio's upload, or the page, has put into gradio's folder, or a file of an example."""
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str):
+        return False
+    try:
+        file = Path(path).resolve(strict=True)
+        return file.is_file() and (file.is_relative_to(UPLOADS) or file in files_of_examples())
+    except (OSError, RuntimeError, ValueError):  # not there, a circle of links, a NUL
+        return False
+
