@@ -1,19 +1,28 @@
-"""What the miniature's training stands on: the optimizer of its layers, and runs that go on where they stopped."""
+"""What the miniature's training stands on: its optimizer, runs that go on where they stopped, photographs."""
 
+import io
+import logging
+import tarfile
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPTokenizer
 
+from emerdiff.miniature.photographs import Photographs, find_photographs
 from emerdiff.miniature.train import (
     LayersMuon,
     Run,
+    Stream,
     annealed,
     as_matrix,
     draw_timesteps,
     inner_weights,
     load_tokenizer,
+    main,
     optimize,
 )
 from emerdiff.pipeline import EmerDiffPipeline
@@ -51,7 +60,7 @@ def test_the_update_of_a_layer_is_orthogonal(layer):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> CLIPTokenizer:
-    return load_tokenizer(tmp_path_factory.mktemp("run") / "tokenizer")
+    return load_tokenizer(tmp_path_factory.mktemp("run") / "tokenizer", ["a photo of a zebra"] * 50)
 
 
 def new_run(out: Path, tokenizer: CLIPTokenizer) -> Run:
@@ -61,7 +70,8 @@ def new_run(out: Path, tokenizer: CLIPTokenizer) -> Run:
 def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     assert tokenizer.model_max_length == 77
-    assert len(tokenizer("a brick house with a red roof").input_ids) < 12  # words, not letters
+    for of_scenes, of_photographs in [("a", "photo"), ("house", "zebra")]:  # words, not letters, of both worlds
+        assert tokenizer.tokenize(f"{of_scenes} {of_photographs}") == [f"{of_scenes}</w>", f"{of_photographs}</w>"]
     assert load_tokenizer(tmp_path / "tokenizer").get_vocab() == tokenizer.get_vocab()
 
 
@@ -125,3 +135,152 @@ def test_the_learning_rate_warms_up_then_falls():
     rates = [annealed(share, 0.17, 1) for share in (0.17, 0.19, 0.5, 0.8, 1.0, 1.5)]
     assert rates[0] < 0.05 < rates[3] < rates[2] < rates[1] <= 1
     assert rates[4] == rates[5] == pytest.approx(0.01)
+
+
+# ---------------------------------------------------------------- photographs
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+def plain(colour: str, kind: str, size: tuple[int, int] = (90, 70)) -> bytes:
+    return encoded(Image.new("RGB", size, COLOURS[colour]), kind)
+
+
+FILES = {
+    "a.jpg": plain("red", "JPEG"),
+    "a.txt": b"a red wall\n\n a wall of red \n",
+    "below/b.c.PNG": plain("green", "PNG"),
+    "below/b.c.txt": b"a green wall",
+    "c.webp": plain("blue", "WEBP", (64, 200)),
+    "c.txt": b"a blue wall",
+    "alone.jpg": plain("red", "JPEG"),
+    "wordless.jpg": plain("red", "JPEG"),
+    "wordless.txt": b"\n",
+    "captions.txt": b"a caption without a picture",
+    "cut.jpg": plain("red", "JPEG")[:300],
+    "cut.txt": b"a file that was cut off",
+    "small.png": plain("red", "PNG", (30, 30)),
+    "small.txt": b"too small",
+    "animation.webp": plain("red", "GIF"),  # another format than its name says: not opened
+    "animation.txt": b"a picture in another format",
+    "notes.json": b"{}",
+}
+
+
+def write_tar(file: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(file, mode) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(params=["folder", "tar", "folder with a tar"])
+def files(request, tmp_path) -> Path:
+    match request.param:
+        case "folder":
+            return write_folder(tmp_path / "pictures", FILES)
+        case "tar":
+            return write_tar(tmp_path / "pictures.tar", FILES)
+        case _:
+            return write_tar(tmp_path / "0.tar", FILES).parent
+
+
+def test_pairs_are_found_in_folders_and_tars_and_what_is_skipped_is_counted(files, caplog):
+    with caplog.at_level(logging.INFO):
+        found = find_photographs([files])
+    captions = {Path(photograph.picture.name).name: photograph.captions for photograph in found}
+    assert captions == {
+        "a.jpg": ("a red wall", "a wall of red"),
+        "b.c.PNG": ("a green wall",),
+        "c.webp": ("a blue wall",),
+    }
+    *reasons, counts = caplog.messages
+    assert counts == "3 photographs; skipped: 3 that cannot be read, 2 without a caption, 1 captions without a picture"
+    assert sorted(Path(reason.split(" is skipped: ")[0]).name for reason in reasons) == [
+        "animation.webp",
+        "cut.jpg",
+        "small.png",
+    ]
+
+
+def test_pictures_that_take_turns_bring_their_own_captions_and_scenes_are_drawn_between(files):
+    photographs = Photographs(find_photographs([files]), share=0.75)
+    stream = Stream(1_000_000, 48, photographs, workers=1)
+    taken = stream.take(16, at_least=16)
+    stream.close()
+    told = Counter()
+    for picture, caption in taken:
+        assert picture.shape == (48, 48, 3) and picture.dtype == np.uint8
+        if "wall" in caption.split() and picture.std((0, 1)).max() < 3:  # nothing that is drawn is so plain
+            colour = next(colour for colour in COLOURS if colour in caption)
+            assert np.allclose(picture.mean((0, 1)), COLOURS[colour], atol=6)
+            told[colour] += 1
+    assert told == {"red": 4, "green": 4, "blue": 4}
+
+
+def test_a_share_of_any_seeds_in_a_row_are_photographs_and_all_come_before_one_comes_again():
+    photographs = Photographs(tuple("abcdefg"), share=0.4)  # `of` does not look into them
+    turns = [photographs.of(seed) for seed in range(1_050_000, 1_050_350)]
+    assert all(sum(turn is not None for turn in turns[i : i + 50]) == 20 for i in range(300))
+    shown = [turn for turn in turns if turn]
+    rounds = {tuple(shown[i : i + 7]) for i in range(0, 140, 7)}
+    assert len(rounds) > 1 and all(sorted(shown) == list("abcdefg") for shown in rounds)
+    assert Photographs().of(3) is None
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (80, 80), (64, 90)])
+def test_a_crop_is_a_square_as_long_as_the_shorter_side(tmp_path, size):
+    across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    gradients = np.stack([across, down, 0 * across], -1).astype(np.uint8)
+    write_folder(tmp_path, {"a.png": encoded(Image.fromarray(gradients), "PNG"), "a.txt": b"one\ntwo"})
+    (photograph,) = find_photographs([tmp_path])
+    drawn = [photograph.draw(seed, 64) for seed in range(12)]
+    assert {picture.shape for picture, _ in drawn} == {(64, 64, 3)}
+    for picture, _ in drawn:
+        shown = [np.ptp(picture[..., axis].astype(int)) / 255 for axis in (0, 1)]  # of its width and height
+        assert shown == pytest.approx([min(size) / side for side in size], abs=0.05)
+    middles = [picture.mean((0, 1))[0 if size[0] > size[1] else 1] for picture, _ in drawn]
+    assert size == (80, 80) or np.ptp(middles) > 10  # not always the same square
+    assert {bool(picture[0, 0, 0] > picture[0, -1, 0]) for picture, _ in drawn} == {False, True}  # flipped or not
+    assert {caption for _, caption in drawn} == {"one", "two"}
+    again, caption = photograph.draw(5, 64)
+    assert np.array_equal(again, drawn[5][0]) and caption == drawn[5][1]
+
+
+def test_photographs_that_are_not_there_are_an_error_that_says_so(tmp_path, capsys):
+    empty = write_folder(tmp_path / "empty", {"a.txt": b"alone", "b.png": plain("red", "PNG")})
+    with pytest.raises(ValueError, match=r"empty: there is no picture \(\.jpg, .*beside a \.txt"):
+        find_photographs([empty])
+    for path in (tmp_path / "missing", write_tar(tmp_path / "a.tar.gz", FILES, "w:gz"), empty / "b.png"):
+        with pytest.raises(ValueError, match=f"{path.name} is neither a folder nor a tar"):
+            find_photographs([path])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--photographs", "missing"], "missing is neither a folder nor a tar"),
+        (["--photographs-share", "0"], "--photographs-share must be over 0"),
+    ],
+)
+def test_the_command_refuses_photographs_that_it_cannot_train_on(monkeypatch, capsys, tmp_path, options, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())

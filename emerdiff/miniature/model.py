@@ -17,10 +17,13 @@ TEXT_LENGTH = 77  # tokens
 VAE_WIDTH = 32
 
 
-def new_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte-pair merges are learned from `captions`; padded and cut to 77 tokens."""
+def new_tokenizer(captions: Iterable[str], vocabulary: int = 1024) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte-pair merges are learned from `captions`; padded and cut to 77 tokens.
+
+    It has at most `vocabulary` tokens, among them all bytes: it can spell any caption.
+    """
     blank = CLIPTokenizer(model_max_length=TEXT_LENGTH)
-    return blank.train_new_from_iterator(captions, vocab_size=1024)
+    return blank.train_new_from_iterator(captions, vocab_size=vocabulary)
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

@@ -12,6 +12,8 @@ device, by the denoiser; beside a GPU for as long as training lasts, on a CPU al
 The denoiser has Stable Diffusion's noise schedule. It predicts the velocity, as Stable Diffusion 2.1's does: where it
 predicts the noise, an error of 1 % at the noisiest steps is one of 15 % in the picture, and layout is learned last.
 
+With `--photographs`, pictures of one's own take the place of a share of the scenes, in all stages.
+
 A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
 the averaged weights in half precision, is written to OUT/pipeline.
 """
@@ -41,10 +43,12 @@ from transformers import CLIPTokenizer
 from ..pipeline import EmerDiffPipeline
 from . import model
 from .leaves import draw_leaves
+from .photographs import Photograph, Photographs, find_photographs
 from .scenes import draw_scene
 
 FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
 LEAVES_SHARE, ROOMS_SHARE, PORTRAITS_SHARE = 0.15, 0.15, 0.05  # of the pictures; the rest is what its seed draws
+PHOTOGRAPHS_SHARE = 0.65  # of the pictures, where there are photographs
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
 AUTOENCODER_ENDS, QUARTER_ENDS, HALF_ENDS = 0.17, 0.4, 0.75  # as shares of the time, as are `--stages`
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
@@ -77,8 +81,11 @@ class Sizes:
 # ---------------------------------------------------------------- pictures
 
 
-def draw(seed: int, side: int) -> tuple[np.ndarray, str]:
-    """Picture (side, side, 3) uint8 and caption of a training seed."""
+def draw(turn: tuple[int, Photograph | None], side: int) -> tuple[np.ndarray, str]:
+    """Picture (side, side, 3) uint8 and caption of a training seed: of its photograph, or drawn where it has none."""
+    seed, photograph = turn
+    if photograph:
+        return photograph.draw(seed, side)
     at = np.random.default_rng([seed, 0]).random()
     if at < LEAVES_SHARE:
         return draw_leaves(seed, side)
@@ -89,25 +96,25 @@ def draw(seed: int, side: int) -> tuple[np.ndarray, str]:
 
 
 class Stream:
-    """Pictures drawn ahead by worker processes, at most `ahead` of them waiting.
+    """Pictures drawn ahead by worker processes, at most `ahead` of them waiting; of `photographs` a share.
 
     The workers are forked: make the stream before anything touches a GPU.
     """
 
-    def __init__(self, first_seed: int, side: int, workers: int, ahead: int = 512) -> None:
-        self.next_seed, self._closed = first_seed, False
+    def __init__(self, first_seed: int, side: int, photographs: Photographs, *, workers: int, ahead: int = 512) -> None:
+        self.next_seed, self._photographs, self._closed = first_seed, photographs, False
         self._room = threading.Semaphore(ahead)
         self._drawn: queue.Queue[tuple[np.ndarray, str]] = queue.Queue()
         self._pool = multiprocessing.get_context("fork").Pool(workers, os.nice, (10,))
         threading.Thread(target=self._run, args=(side,), daemon=True).start()
 
-    def _seeds(self) -> Iterator[int]:
+    def _turns(self) -> Iterator[tuple[int, Photograph | None]]:
         while self._room.acquire() and not self._closed:
             self.next_seed += 1
-            yield self.next_seed - 1
+            yield self.next_seed - 1, self._photographs.of(self.next_seed - 1)
 
     def _run(self, side: int) -> None:
-        for drawn in self._pool.imap_unordered(functools.partial(draw, side=side), self._seeds()):
+        for drawn in self._pool.imap_unordered(functools.partial(draw, side=side), self._turns()):
             self._drawn.put(drawn)
 
     def take(self, at_most: int, at_least: int) -> list[tuple[np.ndarray, str]]:
@@ -312,7 +319,7 @@ class Report:
         now = time.monotonic()
         if now - self.told > 20:
             mean, speed = torch.stack(self.losses).mean().item(), self.samples / (now - self.told)
-            line = "%s: %.1f %% of the time, step %d, loss %.4f, %.0f samples/s, %d scenes kept, next seed %d"
+            line = "%s: %.1f %% of the time, step %d, loss %.4f, %.0f samples/s, %d pictures kept, next seed %d"
             log.info(line, self.stage, 100 * self.run.share, self.run.step, mean, speed, pool, next_seed)
             self.told, self.losses, self.samples = now, [], 0
         if now - self.saved > 240:
@@ -423,13 +430,15 @@ def train_denoiser(
         report(loss, batch, len(kept), stream.next_seed)
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer in `folder`, learned from captions first where there is none yet.
+def load_tokenizer(folder: Path, captions: Sequence[str] = ()) -> CLIPTokenizer:
+    """The tokenizer in `folder`, learned first where there is none yet: from captions of scenes, and these.
 
     Learned twice, equally frequent pairs get other numbers: a run that resumes must find its own.
     """
     if not folder.exists():
-        model.new_tokenizer(draw_scene(FIRST_SEED + i, 64).caption for i in range(1000)).save_pretrained(folder)
+        drawn = [draw_scene(FIRST_SEED + i, 64).caption for i in range(1000)]
+        vocabulary = 2048 if captions else 1024
+        model.new_tokenizer([*drawn, *captions], vocabulary).save_pretrained(folder)
     return CLIPTokenizer.from_pretrained(folder)
 
 
@@ -441,6 +450,7 @@ def train(
     start: Path | None,
     first_seed: int,
     stages: tuple[float, float],
+    photographs: Photographs,
 ) -> None:
     """Train, or go on training, for `minutes` in all; the result is OUT/pipeline."""
     out.mkdir(parents=True, exist_ok=True)
@@ -450,8 +460,10 @@ def train(
         torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else first_seed
     )
     latents = out / "latents.pt"
-    stream = Stream(seed, sizes.side, sizes.workers, ahead=0 if latents.exists() else 512)
-    run = Run(out, device, minutes, sizes.side, load_tokenizer((start or out) / "tokenizer"), seed=first_seed)
+    ahead = 0 if latents.exists() else 512
+    stream = Stream(seed, sizes.side, photographs, workers=sizes.workers, ahead=ahead)
+    tokenizer = load_tokenizer((start or out) / "tokenizer", [found.captions[0] for found in photographs.found])
+    run = Run(out, device, minutes, sizes.side, tokenizer, seed=first_seed)
     if resumed:
         run.resume(checkpoint)
     elif start:
@@ -469,7 +481,7 @@ def train(
             draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
         kept.save(latents)
         run.started += time.monotonic() - began  # does not count as training
-    log.info("%d scenes kept", len(kept))
+    log.info("%d pictures kept", len(kept))
     begin = 0 if start else AUTOENCODER_ENDS
     for stage, (batch, until) in enumerate(zip(sizes.batches, (*stages, 1.0), strict=True)):
         train_denoiser(run, stream, kept, stage, batch, begin=begin, until=until)
@@ -482,7 +494,9 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m emerdiff.miniature.train", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
     parser.add_argument("--minutes", type=float, default=24, help="of training in all, earlier runs included")
-    parser.add_argument("--start", type=Path, help="finished pipeline to begin with; only its denoiser is trained")
+    parser.add_argument(
+        "--start", type=Path, help="finished pipeline to begin with: its autoencoder and vocabulary stay as they are"
+    )
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes, noise: new ones for --start")
     parser.add_argument(
         "--stages",
@@ -492,6 +506,20 @@ def main() -> None:
         metavar=("QUARTER", "HALF"),
         help="shares of the time at which training at a quarter and at half of the side end (%(default)s)",
     )
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="folders or tars of pictures and captions: KEY.jpg, .png or .webp, and KEY.txt with a caption a line",
+    )
+    parser.add_argument(
+        "--photographs-share",
+        type=float,
+        default=PHOTOGRAPHS_SHARE,
+        metavar="SHARE",
+        help="of the pictures that are photographs; the rest is drawn (%(default)s)",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     if arguments.minutes < 3:
@@ -500,10 +528,17 @@ def main() -> None:
         parser.error(f"--first-seed must be at least {FIRST_SEED}: scenes below are for examples, tests and scores")
     if not 0 <= arguments.stages[0] <= arguments.stages[1] <= 1:
         parser.error("--stages must be two shares of the time, from 0 to 1, the first no larger than the second")
+    if not 0 < arguments.photographs_share <= 1:
+        parser.error("--photographs-share must be over 0, and at most 1")
     torch.set_float32_matmul_precision("high")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options = vars(arguments)
-    train(options.pop("out"), torch.device(options.pop("device")), **options)
+    paths, share = options.pop("photographs"), options.pop("photographs_share")
+    try:
+        photographs = Photographs(find_photographs(paths, workers=os.cpu_count() or 1) if paths else (), share)
+    except ValueError as error:
+        parser.error(str(error))
+    train(options.pop("out"), torch.device(options.pop("device")), photographs=photographs, **options)
 
 
 if __name__ == "__main__":
