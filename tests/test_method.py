@@ -197,7 +197,7 @@ def test_the_grid_of_fifty_steps_is_stable_diffusions():
         DDIMScheduler(**SCHEDULE, steps_offset=1, set_alpha_to_one=False),
         PNDMScheduler(**SCHEDULE, steps_offset=1, set_alpha_to_one=False, skip_prk_steps=True),
         PNDMScheduler(**SCHEDULE, steps_offset=1),  # whose own default is not DDIM's
-        EulerDiscreteScheduler(**SCHEDULE, steps_offset=1),  # which does not know where the last step ends
+        EulerDiscreteScheduler(**SCHEDULE, steps_offset=1, timestep_spacing="leading"),  # knows no last alpha
     )
     for scheduler in schedulers:
         steps = sampling_steps(scheduler, 50)

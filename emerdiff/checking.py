@@ -1,0 +1,90 @@
+"""Whether the parts of a pipeline fit each other, told before any picture is opened."""
+
+import math
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor, nn
+
+
+def check_parts(
+    vae: AutoencoderKL | AutoencoderTiny, text_encoder: nn.Module, tokenizer, unet: UNet2DConditionModel
+) -> None:
+    """Raises `ValueError` where the parts, each of a supported kind by itself, do not belong together."""
+    if not isinstance(vae, AutoencoderKL | AutoencoderTiny):
+        raise ValueError(f"its vae is a {type(vae).__name__}; EmerDiff needs an AutoencoderKL or AutoencoderTiny")
+    check_latents(vae, unet.config.in_channels)
+    width, expected = getattr(text_encoder.config, "hidden_size", None), unet.config.cross_attention_dim
+    if width != expected:
+        raise ValueError(f"its text_encoder's outputs are {width} wide, but its unet reads prompts {expected} wide")
+    known, embedded = len(tokenizer), getattr(text_encoder.config, "vocab_size", None)
+    if known != embedded:
+        raise ValueError(
+            f"its tokenizer knows {known} tokens, but its text_encoder {embedded}: vocab.json and merges.txt, or "
+            "tokenizer.json, must be those that the text_encoder was trained with"
+        )
+    empty_prompt(tokenizer, text_encoder)
+
+
+def empty_prompt(tokenizer, text_encoder: nn.Module) -> Tensor:
+    """The token ids of the empty prompt, (1, n) int64: its start, its end, and padding up to the longest prompt.
+
+    n is what the tokenizer says, 77 for Stable Diffusion, or what the text encoder can take where that is less or the
+    tokenizer does not say. Raises `ValueError` for tokens that the text encoder cannot read, or that mean no prompt.
+    """
+    config = text_encoder.config
+    limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
+    length = min((limit for limit in limits if type(limit) is int), default=0)
+    if not 2 <= length <= 2**16:
+        raise ValueError(f"its tokenizer's model_max_length must be from 2 tokens to {2**16}, not {limits[0]!r}")
+    if tokenizer.pad_token_id is None:
+        raise ValueError("its tokenizer has no token for padding: pad_token in its tokenizer_config.json")
+    ids = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    start, end = ids[0, :2].tolist()
+    if start == end or not {start, end} <= set(tokenizer.all_special_ids):
+        raise ValueError("its tokenizer does not put a token for the start and another for the end around a prompt")
+    if ids.max() >= config.vocab_size:
+        raise ValueError(f"its tokenizer's token {ids.max()} is none of the {config.vocab_size} of its text_encoder")
+    return ids
+
+
+def check_latents(vae: AutoencoderKL | AutoencoderTiny, channels: int) -> None:
+    """Refuse an autoencoder whose latents are not `channels` deep and scaled by one number alone."""
+    config = vae.config
+    if config.latent_channels != channels:
+        raise ValueError(f"its vae's latents have {config.latent_channels} channels, but its unet takes {channels}")
+    pictures = config.in_channels, config.out_channels
+    if pictures != (3, 3):
+        raise ValueError(f"its vae must read and paint RGB, not pictures of {pictures[0]} and {pictures[1]} channels")
+    scale = config.scaling_factor
+    if type(scale) not in (int, float) or not math.isfinite(scale) or scale <= 0:
+        raise ValueError(f"the scaling_factor of its vae must be a number over 0, not {scale!r}")
+    if extra := [name for name in ("shift_factor", "latents_mean", "latents_std") if config.get(name)]:
+        raise ValueError(f"EmerDiff scales latents by scaling_factor alone; its vae has {', '.join(extra)}")
+
+
+@torch.inference_mode()
+def try_out(pipeline) -> None:
+    """Run each network of an `EmerDiffPipeline` once; on the device "meta", where only shapes are computed, in no time.
+
+    Raises whatever they raise, and where a shape is another than the configurations promise or a layer never runs:
+    it then belongs to a conditioning that a prompt alone does not bring.
+    """
+    unet, side = pipeline.unet, 512
+    settings = pipeline.settings(num_segments=2, image_area=side**2)
+    feature = f"{pipeline.layers.features[settings.feature_layer]}.to_q"
+    layers = [name for name, module in unet.named_modules() if next(module.parameters(recurse=False), None) is not None]
+    image = Image.linear_gradient("L").resize((side, side))
+    outputs = pipeline.outputs(image, layers, settings.feature_timestep, settings)
+    latents = outputs["conv_out"]  # (1, 4, 64, 64)
+    picture = pipeline.vae.decode(latents).sample  # (1, 3, 512, 512)
+    height = side // pipeline.vae_scale_factor
+    shapes = {
+        "its unet's prediction": (latents.shape, (1, unet.config.in_channels, height, height)),
+        "its vae's picture": (picture.shape, (1, 3, side, side)),
+        "its unet's features": (outputs[feature].shape[:2], (1, (height // pipeline.layers.stride) ** 2)),
+    }
+    for name, (shape, expected) in shapes.items():
+        if tuple(shape) != expected:
+            raise ValueError(f"{name} is of shape {tuple(shape)}, not {expected}")
