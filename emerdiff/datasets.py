@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from .decoding import decode
 from .miniature.scenes import CLASSES, KINDS, draw_scene
 from .picture import Picture, open_picture
 
@@ -57,8 +57,7 @@ class Folder:
         if len(found) != 1:
             raise ValueError(f"{name}: images/ has {len(found)} pictures of that name; labels/{name}.png needs one")
         picture = open_picture(found[0])
-        with Image.open(self.path / "labels" / f"{name}.png") as file:
-            labels = np.asarray(file)
+        labels = np.asarray(decode(self.path / "labels" / f"{name}.png").picture)
         if labels.ndim != 2 or labels.dtype != np.uint8:
             raise ValueError(f"labels/{name}.png must be an 8-bit PNG of one channel (grey or palette)")
         if labels.shape != picture.size[::-1]:

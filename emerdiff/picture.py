@@ -1,78 +1,216 @@
 """Pictures in: anything that people have, as plain RGB; and their size for the network."""
 
+import io
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
+import scipy.ndimage
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-SHORTEST_SIDE = 64  # pixels
-LARGEST_AREA = 20_000_000  # pixels
-LONGEST_ASPECT = 16  # longer side to shorter: as sides are rounded up to 64, longer ones would grow out of hand
+from .decoding import check_size, decode, explained
+
 SIDE_MULTIPLE = 64  # of the picture the network sees: 8 for the autoencoder, 8 for three downsamplings
+
+STRAY = 0.001  # share of the values at either end that may be hot pixels
+SMALLEST_OBJECT = 9  # pixels, 3 x 3
+LARGEST_PROFILE = 2**23  # bytes: a printing press's has up to 3 million
+SAME_COLOUR = 3  # levels of 256: profiles that are all called sRGB differ by that
+NOISE = 2  # levels of 256 about a colour that are not told from it
 
 Picture = Image.Image | np.ndarray | str | Path
 
 
-def open_picture(source: Picture) -> Image.Image:
-    """An upright 8-bit RGB picture from a file, a PIL image or an (H, W, 3) uint8 array.
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A picture as it is segmented, and what was made of it on the way."""
 
-    EXIF rotation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits, and of an
-    animation the first frame is taken. Raises `ValueError` where the file cannot be read, a side is under
-    64 pixels or the picture has over 20 million; the size is checked before the pixels are decoded.
+    picture: Image.Image
+    """Upright 8-bit sRGB."""
+    notes: tuple[str, ...]
+    """Sentences."""
+
+
+def open_picture(source: Picture) -> Image.Image:
+    """The picture of `read_picture`."""
+    return read_picture(source).picture
+
+
+def read_picture(source: Picture) -> Opened:
+    """An upright 8-bit sRGB picture from a file, a PIL image or an (H, W, 3) uint8 array.
+
+    EXIF rotation and the colour profile are applied, transparency is laid on white, values of more than 8 bits are
+    scaled, or stretched where they fill less than half of their range, and of an animation the first frame is taken.
+    Raises `ValueError` where the file cannot be read or is in a format that is not, where a side is under 64 pixels
+    or the picture has over 20 million (checked before they are decoded), and where it is of one colour.
     """
-    if isinstance(source, Image.Image):
-        return _upright_rgb(source, "the picture")
+    picture, values = _loaded(source)
+    notes = []
+    if values is not None:
+        picture = _in_8_bits(values, picture.info, notes)
+    picture = _upright(picture)
+    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    picture = _srgb(picture, notes)
+    if alpha:
+        picture.putalpha(alpha)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    picture.info = {}  # what was known of other colours and another orientation
+    _check_that_something_is_there(picture, alpha)
+    return Opened(picture, tuple(notes))
+
+
+def _loaded(source: Picture) -> tuple[Image.Image, np.ndarray | None]:
+    """The picture as it is, and its values where they are of more than 8 bits."""
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,), (4,)):
             raise ValueError(f"an array must be (H, W, 3) uint8, not {source.shape} {source.dtype}")
-        return _upright_rgb(Image.fromarray(source), "the picture")
-    name = Path(source).name
-    with _explained(name):
-        picture = Image.open(source)
-    with picture:
-        return _upright_rgb(picture, name)
+        check_size(source.shape[1::-1])
+        return Image.fromarray(source), None
+    if isinstance(source, Image.Image):
+        check_size(source.size)
+        with explained("the picture"):
+            source.load()
+        return source, np.asarray(source) if source.mode.startswith(("I", "F")) else None
+    decoded = decode(source)
+    return decoded.picture, decoded.values
 
 
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """What Pillow raises over a file, and that can be nearly anything, as `ValueError`."""
+def _upright(picture: Image.Image) -> Image.Image:
     try:
-        yield
-    except Image.DecompressionBombError as error:
-        raise ValueError(_size_message(str(error))) from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not a picture in a format that can be read") from error
-    except Exception as error:
-        raise ValueError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # the library's, over EXIF that is damaged: then it does not count
+        return picture.copy()
 
 
-def _size_message(what: str) -> str:
-    limits = f"at least {SHORTEST_SIDE} pixels a side and at most {LARGEST_AREA / 1e6:.0f} million in all"
-    return f"a picture needs {limits}: {what}"
+# --- Depth: values of any range as 8 bits
 
 
-def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-    width, height = picture.size
-    if min(width, height) < SHORTEST_SIDE or width * height > LARGEST_AREA:
-        raise ValueError(_size_message(f"this one has {width} x {height}"))
-    if max(width, height) > LONGEST_ASPECT * min(width, height):
-        limit = f"a picture may be at most {LONGEST_ASPECT} times as long as it is wide, or as wide as it is high"
-        raise ValueError(f"{limit}: this one has {width} x {height}")
-    with _explained(name):
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith(("I", "F")):  # 16-bit grey, or wider
-            values = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
-            depth = 65535 if picture.mode.startswith("I") else 1e-9
-            picture = Image.fromarray((values / max(depth, values.max()) * 255).clip(0, 255).astype(np.uint8))
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        return picture.convert("RGB")
+def _in_8_bits(values: np.ndarray, info: dict, notes: list[str]) -> Image.Image:
+    """Values (H, W) or (H, W, 3 or 4), the fourth for alpha, scaled to 0..255; `info` of their file goes along.
+
+    Those that lie in 0..65535, or as fractions in 0..1 or 0..255, and fill half of that, are scaled from there; others
+    are stretched from their own range, with a note. Values that are not finite are black.
+    """
+    colours = [values] if values.ndim == 2 else [values[..., i] for i in range(3)]
+    finite = reduce(np.logical_and, map(np.isfinite, colours))  # (H, W)
+    if not finite.any():
+        raise ValueError("the picture has no finite values: there is nothing to find in it")
+    fractions = values.dtype.kind == "f"
+    darkest, brightest = (reduce(end, colours).astype(float if fractions else int) for end in (np.minimum, np.maximum))
+    low, high = -_highest(-darkest, finite), _highest(brightest, finite)
+    whole = next((top for top in ((1, 255, 65535) if fractions else (65535,)) if 0 <= low <= high <= top), None)
+    if whole is None or 0 < high - low < whole / 2:
+        all_of = "The" if low <= darkest[finite].min() and brightest[finite].max() <= high else "Nearly all of the"
+        ends = " and ".join(f"{end:.4g}" if fractions else f"{end:,}" for end in (low, high))
+        notes.append(f"{all_of} picture's values lie between {ends}; they were stretched to the whole range.")
+    else:
+        low, high = 0, whole
+    if not finite.all():
+        notes.append("Where the picture's values are not finite numbers, it is black.")
+    known = (np.where(finite, colour, low) if fractions else colour for colour in colours)
+    channels = [_scaled(colour, low, high) for colour in known]
+    if values.shape[2:] == (4,):
+        channels.append(_scaled(values[..., 3], 0, 65535 if high == 65535 else values[..., 3].max()))
+    elif (clear := info.get("transparency")) is not None:
+        levels = np.broadcast_to(clear, len(colours))
+        kept = reduce(np.logical_or, (colour != level for colour, level in zip(colours, levels, strict=True)))
+        channels = channels * (3 // len(channels)) + [np.where(kept, 255, 0).astype(np.uint8)]
+    picture = Image.merge({1: "L", 3: "RGB", 4: "RGBA"}[len(channels)], [Image.fromarray(c) for c in channels])
+    picture.info = {name: value for name, value in info.items() if name != "transparency"}
+    return picture
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """As uint8, with `low` at 0 and `high` at 255."""
+    if values.dtype == np.uint16:
+        return _scaled(np.arange(65536), low, high)[values]
+    above = (values.astype(float) - low).clip(0, high - low)
+    return np.rint(above * (255 / (high - low or 1))).astype(np.uint8)
+
+
+def _highest(values: np.ndarray, finite: np.ndarray) -> float:
+    """The highest of the `finite` values (H, W), where those of stray pixels do not count, but those of objects do."""
+    highest = np.quantile(values[finite], 1 - STRAY, method="lower")
+    above = (values > highest) & finite
+    objects, _ = scipy.ndimage.label(above, np.ones((3, 3)))
+    objects, values = objects[above], values[above]
+    order = np.lexsort((-values, objects))
+    objects, values = objects[order], values[order]
+    first = np.flatnonzero(np.diff(objects, prepend=0))  # of each object, the highest first
+    last = first + SMALLEST_OBJECT - 1
+    first, last = first[last < len(objects)], last[last < len(objects)]
+    return values[last][objects[first] == objects[last]].max(initial=highest)
+
+
+# --- Colour: from the profile that the file brings to sRGB
+
+
+def _srgb(picture: Image.Image, notes: list[str]) -> Image.Image:
+    """The colours of a picture in any mode as 8-bit sRGB, without its transparency."""
+    if picture.mode == "LAB":
+        return ImageCms.profileToProfile(picture, *map(ImageCms.createProfile, ("LAB", "sRGB")), outputMode="RGB")
+    if picture.mode != "CMYK":
+        picture = picture.convert("L" if picture.mode in ("1", "L", "LA", "La") else "RGB")
+    if "icc_profile" in picture.info:
+        try:
+            return _by_profile(picture, picture.info["icc_profile"])
+        except (ValueError, KeyError, OSError, ImageCms.PyCMSError):
+            notes.append("The picture's colour profile is damaged or does not fit it, and was left out of account.")
+    return picture.convert("RGB")
+
+
+def _by_profile(picture: Image.Image, data: bytes) -> Image.Image:
+    """A picture in L, RGB or CMYK as sRGB. Profiles that are no good raise what their library or this pleases."""
+    if not data or len(data) > LARGEST_PROFILE or b"mpet" in data:  # such tags are programs, and may run for hours
+        raise ValueError
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+    mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[profile.profile.xcolor_space.strip()]
+    if mode != picture.mode and (picture.mode, mode) != ("L", "RGB"):
+        raise ValueError
+    convert = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB").apply
+    if mode != "CMYK":
+        steps = np.arange(0, 256, 15, np.uint8)
+        colours = steps[None] if mode == "L" else np.stack(np.meshgrid(*[steps] * 3), 3).reshape(1, -1, 3)
+        colours = Image.fromarray(colours)
+        change = np.asarray(convert(colours), int) - np.asarray(colours.convert("RGB"))
+        if np.abs(change).max() <= SAME_COLOUR:
+            return picture.convert("RGB")
+    return convert(picture.convert(mode))
+
+
+# --- Whether there is anything to find
+
+
+def _check_that_something_is_there(picture: Image.Image, alpha: Image.Image | None) -> None:
+    if not _is_of_one_colour(picture):
+        return
+    if alpha and alpha.getextrema()[1] == 0:
+        raise ValueError("the picture is transparent all over: there is nothing to find in it")
+    if alpha and alpha.getextrema()[0] < 255:
+        raise ValueError("the transparent picture, laid on white, is of one colour: lay it on another colour first")
+    raise ValueError("the picture is of one colour: there is nothing to find in it")
+
+
+def _is_of_one_colour(picture: Image.Image) -> bool:
+    """Whether all pixels but a few lie within `NOISE` of one colour, and that without any pattern.
+
+    A pattern is a square of 8 x 8 pixels that is off that colour by a level of 256 on average; a few are fewer than
+    the `SMALLEST_OBJECT` has.
+    """
+    counts = np.reshape(picture.histogram(), (3, 256))
+    colour = (counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)).argmax(1)  # the median
+    far = np.abs(np.arange(256) - colour[:, None]) > NOISE
+    if (counts * far).sum(1).max() >= SMALLEST_OBJECT:
+        return False
+    offsets = (np.asarray(picture, np.float32) - colour).clip(-NOISE, NOISE)
+    return np.abs(scipy.ndimage.uniform_filter(offsets, (8, 8, 0))).max() < 0.99
+
+
+# --- Sizes
 
 
 def size_for_network(size: tuple[int, int], area: int, *, keep_aspect: bool, multiple: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from .inversion import Inversion, Step, invert, predict, sampling_steps, step_at
 from .layers import find_layers, native_latent_side
 from .masks import label, magnification, response, upsample_naive
 from .modulation import replay
-from .picture import SIDE_MULTIPLE, Picture, open_picture, size_for_network, to_tensor
+from .picture import SIDE_MULTIPLE, Picture, read_picture, size_for_network, to_tensor
 from .segmentation import Segmentation
 from .segments import cluster, draw_features
 from .settings import PRESETS, Settings
@@ -60,7 +60,7 @@ class _Seen:
     steps: tuple[Step, ...]
     """From t_m down."""
     notes: tuple[str, ...]
-    """What was changed in the settings, and why, as sentences."""
+    """What was made of the picture or changed in the settings, and why, as sentences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +124,9 @@ class EmerDiffPipeline(DiffusionPipeline):
         self.register_modules(safety_checker=None, feature_extractor=None)
         self.register_to_config(defaults=defaults or {})
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        low, high = (math.isqrt(area) for area in Settings.range_of("image_area"))
+        if not low <= self.native_side <= high:
+            raise ValueError(f"its pictures must be from {low} to {high} pixels a side, not {self.native_side}")
         try:  # now rather than at the first picture
             settings, *_ = self._fit(self.settings())
             step_at(scheduler, settings.feature_timestep)
@@ -162,7 +165,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         one's own in place of k-means': (h, w) whole numbers below `num_segments`. `progress` is called after
         each U-Net call; what it raises ends the run. `rows_per_batch` limits the rows of one U-Net call; by
         default they follow from the memory that is free. It does not change the result. Raises `ValueError` for
-        a picture that cannot be read, or for settings or labels that do not fit it.
+        a picture that cannot be read or is of one colour, or for settings or labels that do not fit it.
         """
         stream = self.stream(image, settings, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
         for event in (run := Results(stream)):
@@ -339,7 +342,8 @@ class EmerDiffPipeline(DiffusionPipeline):
         return outputs
 
     def _see(self, image: Picture, settings: Settings | None) -> _Seen:
-        original = open_picture(image)
+        opened = read_picture(image)
+        original = opened.picture
         settings, steps, notes = self._fit(settings or self.settings())
         multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
         size = size_for_network(original.size, settings.image_area, keep_aspect=settings.keep_aspect, multiple=multiple)
@@ -350,7 +354,7 @@ class EmerDiffPipeline(DiffusionPipeline):
                 f"{grid[1]} x {grid[0]} = {math.prod(grid)} cells: choose at most that many, or a larger image_area"
             )
         picture = original.resize(size, Image.Resampling.LANCZOS)
-        return _Seen(picture, original.size, grid, settings, steps, notes)
+        return _Seen(picture, original.size, grid, settings, steps, (*opened.notes, *notes))
 
     def _fit(self, settings: Settings) -> tuple[Settings, tuple[Step, ...], tuple[str, ...]]:
         """Settings as this model can run them, the steps from t_m down, and sentences on what was changed."""
