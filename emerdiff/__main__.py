@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TextIO
 
 import torch
 from PIL import Image
@@ -16,56 +20,84 @@ from . import benchmark as bench
 from . import sweep as sweeping
 from .competitors import METHODS
 from .datasets import open_dataset
-from .drawing import indexed_png, overlay, palette
 from .evaluation import Evaluation, markdown, processes, run, summarize
 from .evaluation import figure as scores_figure
+from .filenames import distinct_stems, printable
 from .loading import MINIATURE, load
 from .miniature.scenes import draw_scene
 from .pipeline import EmerDiffPipeline, Progress
 from .scoring import agreement
-from .segmentation import Segmentation
 from .settings import PRESETS, Settings
+from .writing import ENDINGS, Identity, check_place, identity, write
 
 SD_SIZE = "sd-size"
+FIGURES = (".png", ".svg", ".pdf")
 SETTINGS = ("preset", *(f.name for f in fields(Settings)))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 1 where anything failed."""
-    options = _parser().parse_args(arguments)
-    try:
-        device = options.device
-        if options.command is evaluate and processes().num_processes > 1:
-            device = device or processes().device  # each process has its own
-        pipe = (
-            bench.stable_diffusion_sized()
-            if options.model == SD_SIZE
-            else load(options.model, device=device, dtype=options.dtype, autoencoder=options.autoencoder)
-        )
-        chosen = {name: getattr(options, name) for name in SETTINGS if name in options}
-        return options.command(pipe, pipe.settings(**chosen), options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    with redirect_stdout(_Unheard(sys.stdout)), redirect_stderr(_Unheard(sys.stderr)):
+        options = _options(sys.argv[1:] if arguments is None else arguments)
+        try:
+            device = options.device
+            if options.command is evaluate and processes().num_processes > 1:
+                device = device or processes().device  # each process has its own
+            pipe = (
+                bench.stable_diffusion_sized()
+                if options.model == SD_SIZE
+                else load(options.model, device=device, dtype=options.dtype, autoencoder=options.autoencoder)
+            )
+            chosen = {name: getattr(options, name) for name in SETTINGS if name in options}
+            return options.command(pipe, pipe.settings(**chosen), options)
+        except (OSError, ValueError) as error:
+            _say(f"error: {_reason(error)}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            _say("stopped", file=sys.stderr)
+            return 130  # as shells have it
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    # Shells write *.png out: a picture whose name begins with "-" is no option.
+    words = [f"./{word}" if word[:1] == "-" and "." in word and os.path.isfile(word) else word for word in arguments]
+    options = (parser := _parser()).parse_args(words)
+    if "figure" in options and options.figure and options.figure == options.out:
+        parser.error(f"--out and --figure cannot be one file, {str(options.out)!r}")
+    return options
 
 
 def segment(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
-    """Segments each picture; one that fails is reported, and the others go on."""
+    """Segments each picture; one that fails, in whatever way, is reported, and the others go on."""
     options.out.mkdir(parents=True, exist_ok=True)
-    failures = 0
-    for path, stem in zip(options.images, _stems(options.images), strict=True):
-        with tqdm(desc=path.name, unit="row", leave=False) as bar:
-            try:
-                result = pipe(path, settings, progress=lambda event, bar=bar: _show(bar, event))
-            except ValueError as error:
-                failures += 1
-                tqdm.write(f"{path}: {error}", file=sys.stderr)
-                continue
-        for note in result.notes:
-            tqdm.write(f"{path}: {note}", file=sys.stderr)
-        _write(result, options.out / stem)
-        tqdm.write(f"{path} -> {options.out / stem}_labels.png, _overlay.png, .json", file=sys.stdout)
-    return 1 if failures else 0
+    with TemporaryDirectory(dir=options.out):
+        pass  # where nothing can be written, no picture need be tried
+    given = {(os.path.realpath(path.parent), path.name): path for path in options.images}  # each counts once
+    paths, failed = list(given.values()), 0
+    pictures = {found for path in paths if (found := identity(path))}
+    for path, stem in zip(paths, distinct_stems([path.name for path in paths]), strict=True):
+        try:
+            _segment(pipe, settings, path, options.out, stem, pictures)
+        except Exception as error:  # whatever it is, it is this picture's
+            failed += 1
+            _say(f"{path}: {_reason(error)}", file=sys.stderr)
+    if len(paths) > 1:
+        _say(f"{len(paths) - failed} of {len(paths)} pictures segmented, {failed} failed")
+    return 1 if failed else 0
+
+
+def _segment(
+    pipe: EmerDiffPipeline, settings: Settings, path: Path, out: Path, stem: str, pictures: Collection[Identity]
+) -> None:
+    if path.exists() and not path.is_file():
+        raise ValueError("this is a folder or a device, not a picture")
+    check_place(out, stem, pictures)  # before the network runs for nothing
+    with tqdm(desc=printable(path.name), unit="row", leave=False, disable=None) as bar:
+        result = pipe(path, settings, progress=lambda event: _show(bar, event))
+    for note in result.notes:
+        _say(f"{path}: {note}", file=sys.stderr)
+    write(result, out, stem, picture=printable(path.name), pictures=pictures)
+    _say(f"{path} -> {out / stem}{', '.join(ENDINGS)}")
 
 
 def _show(bar: tqdm, event: Progress) -> None:
@@ -73,18 +105,49 @@ def _show(bar: tqdm, event: Progress) -> None:
     bar.refresh()
 
 
-def _stems(paths: list[Path]) -> list[str]:
-    """File names without endings, made distinct so that a.png and a.jpg do not overwrite each other."""
-    names = [path.stem for path in paths]
-    unique = [path.stem if names.count(path.stem) == 1 else path.name.replace(".", "_") for path in paths]
-    return [name if unique.count(name) == 1 else f"{i:03}_{name}" for i, name in enumerate(unique)]
+def _reason(error: Exception) -> str:
+    """An error as the end of a line; with its type where it is none that was thought of."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        words = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in words:
+        return "there is not enough memory: a smaller image_area or fewer num_segments need less"
+    return words if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {words}"
 
 
-def _write(result: Segmentation, stem: Path) -> None:
-    k = result.settings.num_segments
-    indexed_png(result.labels_at_original_size, palette(k)).save(f"{stem}_labels.png")
-    Image.fromarray(overlay(result.image, result.labels, palette(k))).save(f"{stem}_overlay.png")
-    Path(f"{stem}.json").write_text(json.dumps(result.summary(), indent=1) + "\n")
+class _Unheard:
+    """Standard output or error that no write stops, whatever becomes of the reader and whatever the text."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115  it may be closed from the beginning
+        if hasattr(self.stream, "reconfigure"):
+            self.stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        with self._let_be():
+            self.stream.write(text)
+            self.stream.flush()  # what is left for the program's end would fail there
+        return len(text)
+
+    def flush(self) -> None:
+        with self._let_be():
+            self.stream.flush()
+
+    @contextmanager
+    def _let_be(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # a pipe without a reader, a full disk: the rest goes nowhere, and not into an error at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+
+def _say(*lines: str, file: TextIO | None = None) -> None:
+    """Prints lines above the bars, and as lines whatever is in them."""
+    for line in lines:
+        tqdm.write(printable(line), file=file or sys.stdout)
 
 
 def evaluate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
@@ -92,39 +155,41 @@ def evaluate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Names
     evaluation = Evaluation(options.dataset, options.train, options.model, settings, tuple(options.methods))
     dataset, train = (source and open_dataset(source, pipe.native_side) for source in (options.dataset, options.train))
     shown = processes().is_main_process
-    with tqdm(unit="picture", leave=False, disable=not shown) as bar:
+    with tqdm(unit="picture", leave=False, disable=None if shown else True) as bar:
         for bar.n, bar.total in run(pipe, evaluation, dataset, train, options.out):
             bar.refresh()
     if not shown:
         return 0
     summary = summarize(options.out)
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (options.out / "summary.md").write_text(markdown(summary) + "\n")
+    (options.out / "summary.md").write_text(markdown(summary) + "\n", encoding="utf-8")
     scores_figure(summary).savefig(options.out / "summary.png", dpi=150)
-    for picture, error in summary["errors"].items():
-        print(f"{picture}: {error}", file=sys.stderr)
-    print(f"{summary['pictures']} pictures of {options.dataset}, {settings}")
-    print(markdown(summary))
+    _say(*(f"{picture}: {error}" for picture, error in summary["errors"].items()), file=sys.stderr)
+    _say(f"{summary['pictures']} pictures of {options.dataset}, {settings}", *markdown(summary).splitlines())
     return 1 if summary["errors"] else 0
 
 
 def _over_scenes(study: Callable, settings: Settings, options: argparse.Namespace) -> dict:
     """The rows of a study of drawn scenes after the last; after each they are written down."""
     seeds = range(options.first_seed, options.first_seed + options.scenes)
-    for rows in tqdm(study(seeds), unit="scene", total=len(seeds), leave=False):
+    for rows in tqdm(study(seeds), unit="scene", total=len(seeds), leave=False, disable=None):
         result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
         if options.out:
-            options.out.write_text(json.dumps(result, indent=1) + "\n")
+            _write_json(options.out, result)
     return rows
+
+
+def _write_json(file: Path, value: dict) -> None:
+    file.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Scores variants of the settings on drawn scenes, with their cost and agreement with the exact run."""
     rows = _over_scenes(lambda seeds: sweeping.sweep(pipe, seeds, settings.num_segments), settings, options)
-    print(f"{'':34}{'seconds':>8}{'agreement':>10}{'mIoU':>8}{'Hungarian':>11}{'boundary F':>11}")
+    _say(f"{'':34}{'seconds':>8}{'agreement':>10}{'mIoU':>8}{'Hungarian':>11}{'boundary F':>11}")
     for name, row in rows.items():
         agreed, *scores = (f"{row[score]:.1%}" for score in ("agreement", "miou", "hungarian", "boundary_f"))
-        print(f"{name:34}{row['seconds']:8.2f}{agreed:>10}{scores[0]:>8}{scores[1]:>11}{scores[2]:>11}")
+        _say(f"{name:34}{row['seconds']:8.2f}{agreed:>10}{scores[0]:>8}{scores[1]:>11}{scores[2]:>11}")
     if options.figure:
         sweeping.figure(rows).savefig(options.figure, dpi=120)
     return 0
@@ -133,11 +198,11 @@ def sweep(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespac
 def ablate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Scores the model's settings with one of them varied at a time, as the paper does."""
     rows = _over_scenes(lambda seeds: ablating.ablate(pipe, seeds, settings), settings, options)
-    print(f"{'':22}{'value':>8}{'mIoU':>8}{'naive':>8}{'boundary F':>12}{'naive':>8}")
+    _say(f"{'':22}{'value':>8}{'mIoU':>8}{'naive':>8}{'boundary F':>12}{'naive':>8}")
     for name, values in rows.items():
         for row in values:
             scores = (f"{row[score]:.1%}" for score in ("miou", "naive_miou", "boundary_f", "naive_boundary_f"))
-            print("{:22}{:>8}{:>8}{:>8}{:>12}{:>8}".format(name, str(row["value"]), *scores))
+            _say("{:22}{:>8}{:>8}{:>8}{:>12}{:>8}".format(name, str(row["value"]), *scores))
     if options.figure:
         own = vars(settings) | {"modulation layer": 2}
         ablating.figure(rows, own).savefig(options.figure, dpi=120)
@@ -150,9 +215,11 @@ def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Name
     pipe.to(device)
     side, k = pipe.native_side, settings.num_segments
     picture = Image.fromarray(draw_scene(options.first_seed, side).image)
-    print(f"{options.model}, {side} x {side} pixels, k = {k}, {device}")
-    print(f"{'':14}{'dtype':>10}{'seconds':>10}{'x faster':>9}{'rows':>6}{'decodes':>8}{'TFLOP':>8}{'peak':>6}", end="")
-    print(f"{'GiB':>6}{'labels':>8}")
+    _say(f"{options.model}, {side} x {side} pixels, k = {k}, {device}")
+    _say(
+        f"{'':14}{'dtype':>10}{'seconds':>10}{'x faster':>9}{'rows':>6}{'decodes':>8}{'TFLOP':>8}{'peak':>6}"
+        f"{'GiB':>6}{'labels':>8}"
+    )
     rows, speeds, published = [], {}, None
     for m in bench.compare(pipe, picture, k, whole=options.model != SD_SIZE, limit=options.limit):
         published = published or m  # the first
@@ -176,21 +243,22 @@ def benchmark(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Name
         rows.append(row)
         seconds = f"{m.seconds:.2f}{'*' if m.extrapolated else ' '}"
         equal = "" if row["equal_labels"] is None else f"{row['equal_labels']:.2%}"
-        print(
+        _say(
             f"{m.name:14}{row['dtype']:>10}{seconds:>10}{row['times_faster']:9.1f}{m.rows:6}{m.decodes:8}"
-            f"{m.tflop:8.2f}{row['share_of_matmul_peak']:6.0%}{m.peak_memory:6.1f}{equal:>8}",
-            flush=True,
+            f"{m.tflop:8.2f}{row['share_of_matmul_peak']:6.0%}{m.peak_memory:6.1f}{equal:>8}"
         )
     told = ", ".join(f"{str(dtype).removeprefix('torch.')} {speed:.2f} TFLOP/s" for dtype, speed in speeds.items())
-    print(f"peak: share, in the modulated steps, of the speed of a matrix multiply: {told}")
+    _say(f"peak: share, in the modulated steps, of the speed of a matrix multiply: {told}")
     if any(row["extrapolated"] for row in rows):
-        print("* not run to the end: multiplied out from the calls that were made")
+        _say("* not run to the end: multiplied out from the calls that were made")
     result = {"model": options.model, "k": k, "side": side, "device": str(device), "runs": rows}
+    if options.out:
+        _write_json(options.out, result)  # now, as what follows takes a while
     if options.figure:
         result["growth"] = bench.growth(pipe, picture, (10, 5, 20, 40), (256, 512, 1024), options.limit)
+        if options.out:
+            _write_json(options.out, result)
         bench.figure(result["growth"], side).savefig(options.figure, dpi=150)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
@@ -201,9 +269,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     segmenting = commands.add_parser("segment", help="write label PNG, overlay and JSON of each picture")
     segmenting.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    segmenting.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to write to; made if missing"
-    )
+    place = "folder to write to, made if missing; only what this command wrote there is overwritten"
+    segmenting.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
     segmenting.set_defaults(command=segment)
     scoring = commands.add_parser("evaluate", help="score EmerDiff and its competitors on pictures with truth")
     scoring.add_argument(
@@ -220,15 +287,15 @@ def _parser() -> argparse.ArgumentParser:
     ablations = commands.add_parser("ablate", help="the paper's ablations, one setting at a time, on drawn scenes")
     ablations.set_defaults(command=ablate)
     for command in (sweeps, ablations):
-        command.add_argument("--scenes", type=int, default=20, help="how many (default 20)")
+        command.add_argument("--scenes", type=_count, default=20, help="how many (default 20)")
         command.add_argument("--first-seed", type=int, default=700_000, help="of the first (default 700000)")
-        command.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, written after each scene")
-        command.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of the scores")
+        command.add_argument("--out", type=_file, metavar="FILE", help="JSON of the table, written after each scene")
+        command.add_argument("--figure", type=_figure, metavar="FILE", help="PNG, SVG or PDF of the scores")
         command.add_argument("--num-segments", type=_number, default=12, metavar="N", help="default 12")
     ablations.add_argument("--preset", choices=PRESETS, default="exact", help="what is varied (default exact)")
     timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
-    timing.add_argument("--out", type=Path, metavar="FILE", help="JSON of the table, and of the figure's points")
-    timing.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG of how time grows; takes a while")
+    timing.add_argument("--out", type=_file, metavar="FILE", help="JSON of the table, and of the figure's points")
+    timing.add_argument("--figure", type=_figure, metavar="FILE", help="PNG, SVG or PDF: how time grows; takes a while")
     timing.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
     timing.add_argument("--first-seed", type=int, default=600_000, help="of the drawn scene")
     timing.set_defaults(command=benchmark)
@@ -257,6 +324,33 @@ def _add_settings(group) -> None:
         else:
             low, high = Settings.range_of(f.name)
             group.add_argument(flag, type=_number, default=argparse.SUPPRESS, metavar="N", help=f"{low} to {high}")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def _file(text: str) -> Path:
+    """Where a file will be written after a long run; tried before it."""
+    file = Path(text)
+    try:
+        if not file.exists():
+            file.open("xb").close()
+            file.unlink()
+        elif not file.is_fifo():  # or opening it might wait for a reader
+            file.open("ab").close()
+    except OSError as error:
+        reason = "its folder is not there" if isinstance(error, FileNotFoundError) else error.strerror
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {reason}") from error
+    return file
+
+
+def _figure(text: str) -> Path:
+    if Path(text).suffix.lower() not in FIGURES:
+        raise argparse.ArgumentTypeError(f"must end in {', '.join(FIGURES)}, not {text!r}")
+    return _file(text)
 
 
 def _dtype(text: str) -> torch.dtype:

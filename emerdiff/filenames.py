@@ -34,7 +34,7 @@ def safe_stem(name: str) -> str:
     what looks like an ending.
     """
     name = readable(re.split(r"[/\\]", name.rstrip("/\\"))[-1])
-    stem = FORBIDDEN.sub("_", re.sub(r"(?<=.)\.[^. ]*$", "", name)).lstrip(" .-~").rstrip(" .")
+    stem = FORBIDDEN.sub("_", re.sub(r"\.[^. ]*$", "", name)).lstrip(" .-~").rstrip(" .")
     if not stem.strip("_"):
         return NAMELESS
     if RESERVED.match(stem):

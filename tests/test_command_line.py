@@ -4,17 +4,21 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import quick
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+import emerdiff.__main__ as command_line
 from emerdiff import Settings, ablation, sweep
-from emerdiff.__main__ import main
+from emerdiff.__main__ import main, segment
 from emerdiff.drawing import overlay, palette
 
 OPTIONS = {f.name: getattr(quick(), f.name) for f in fields(Settings) if "range" in f.metadata}
@@ -148,6 +152,248 @@ def test_a_folder_that_cannot_be_made_gives_status_1_and_the_reason(capsys, chec
         assert status == 1 and re.search(r"error: .*file", err)
 
 
+# --- Nothing about one picture stops the others
+
+
+@pytest.fixture
+def folder(picture, tmp_path, monkeypatch):
+    """A folder to be in, with a.png and b.png."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        picture.resize((64, 64)).save(name)
+    return tmp_path
+
+
+@pytest.fixture
+def model(checkpoint):
+    return ["--model", str(checkpoint), "--device", "cpu", *QUICK]
+
+
+def written(folder: Path) -> set[str]:
+    """What the files' names begin with; each picture has all three, and nothing else is left."""
+    stems = {path.name.removesuffix(".json") for path in folder.iterdir() if path.suffix == ".json"}
+    files = {stem + ending for stem in stems for ending in ("_labels.png", "_overlay.png", ".json")}
+    assert {path.name for path in folder.iterdir()} == files
+    return stems
+
+
+def test_no_name_stops_a_batch_or_is_printed_raw(folder, model):
+    long = "é" * 125
+    names = ["-dash.png", "-h.png", "two\nlines.png", "\x1b]0;title\x07.png", "\u202egnp.png", "東京 🌳.png"]
+    names += ["CON.png", f"{long}.png", os.fsdecode(b"latin\xe9.png"), "a.jpg", "A.png", "a_labels.png"]
+    for name in names:
+        (folder / name).write_bytes((folder / "b.png").read_bytes())
+    (folder / "empty.png").touch()
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "fifo.png")
+    (folder / "dangling.png").symlink_to("nowhere")
+    names = [*names, "a.png", "b.png", "./b.png", str(folder / "b.png")]  # one of them three times
+    wrong = ["empty.png", "folder.png", "fifo.png", "dangling.png", "gone.png", "x" * 300, ""]
+    streams = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        status = main(["segment", *wrong, *names, "--out", "out", *model])
+    out, err = (stream.buffer.getvalue().decode("ascii") for stream in streams)
+    assert status == 1 and out.endswith(f"\n{len(names) - 2} of {len(names) + 5} pictures segmented, 7 failed\n")
+    assert all(line.isprintable() for line in out.splitlines())
+    for name in names[:-2]:
+        assert f"{name.encode('unicode_escape').decode() if name.isascii() else name[-4:]} -> out" in out
+    for name in wrong:
+        assert f"\n{name or '.'}: " in err
+    stems = {"dash", "h", "two lines", "]0;title", "gnp", "東京 🌳", "_CON", "latin", "a_jpg", "a_labels", "b"}
+    assert stems < written(folder / "out") and len(written(folder / "out")) == len(names) - 2
+    assert strict((folder / "out" / "latin.json").read_text())["picture"] == r"latin\udce9.png"
+
+
+class Failing:
+    """The pipeline, but with some pictures, by name, something else happens first."""
+
+    def __init__(self, pipe, happens):
+        self.pipe, self.happens = pipe, happens
+
+    def __call__(self, path, *arguments, **options):
+        self.happens.get(path.name, lambda: None)()
+        return self.pipe(path, *arguments, **options)
+
+
+def raising(error):
+    def happens():
+        raise error
+
+    return happens
+
+
+MEMORY = "there is not enough memory: a smaller image_area or fewer num_segments need less"
+HAPPENS = [
+    (raising(MemoryError()), MEMORY),
+    (raising(torch.OutOfMemoryError("CUDA out of memory.")), MEMORY),
+    (lambda: torch.empty(2**50), MEMORY),
+    (raising(RuntimeError("two\nlines \x1b[31m")), r"RuntimeError: two lines \x1b[31m"),
+    (raising(OSError(5, "Input/output error", "some.png")), "Input/output error: some.png"),
+    (raising(KeyError("x")), "KeyError: 'x'"),
+    (raising(type("Unheard", (Exception,), {})()), "Unheard: "),
+    (lambda: Path("out/8_overlay.png").mkdir(), "8_overlay.png is there already, and not as this program has written"),
+    (lambda: Path("out/9.json").symlink_to("../a.png"), "its 9.json would overwrite one of the pictures"),
+    (lambda: Path("10.png").unlink(), "10.png cannot be read: No such file or directory"),
+]
+
+
+def test_whatever_happens_with_a_picture_the_others_are_segmented(capsys, small, folder):
+    happens = {f"{i}.png": what for i, (what, _) in enumerate(HAPPENS, 1)}
+    for name in happens:
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    images = [Path(name) for name in ("a.png", *happens, "b.png")]
+    assert segment(Failing(small, happens), quick(), Namespace(images=images, out=folder / "out")) == 1
+    out, err = capsys.readouterr()
+    assert re.findall(r"(.*)\.png -> out", out.replace(str(folder) + "/", "")) == ["a", "b"]
+    assert out.endswith("\n2 of 12 pictures segmented, 10 failed\n")
+    for i, (_, said) in enumerate(HAPPENS, 1):
+        assert f"\n{i}.png: {said}" in f"\n{err}"
+    assert not list(folder.glob("out/.*")) and (folder / "a.png").read_bytes() == (folder / "1.png").read_bytes()
+
+
+def test_a_full_disk_fails_a_picture_and_leaves_no_half_of_its_files(capsys, small, folder):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400, limits[1]))  # bytes of a file; the label PNG has fewer
+
+    try:
+        options = Namespace(images=[Path("a.png"), Path("b.png")], out=folder / "out")
+        assert segment(Failing(small, {"b.png": full}), quick(), options) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "b.png: File too large" in capsys.readouterr().err
+    assert written(folder / "out") == {"a"}
+
+
+def test_an_interrupt_stops_all(capsys, small, folder, monkeypatch):
+    options = Namespace(images=[Path("b.png"), Path("a.png")], out=folder / "out")
+    with pytest.raises(KeyboardInterrupt):
+        segment(Failing(small, {"b.png": raising(KeyboardInterrupt())}), quick(), options)
+    assert written(folder / "out") == set()
+    monkeypatch.setattr(command_line, "load", lambda *_, **__: raising(KeyboardInterrupt())())
+    assert called(capsys, "segment", "a.png", "--out", "out") == (130, "", "stopped\n")
+
+
+@pytest.mark.parametrize("broken", ["stdout", "stderr"])
+@pytest.mark.parametrize("how", ["no reader", "full", "closed"])
+def test_streams_that_nobody_reads_change_nothing(folder, model, monkeypatch, broken, how):
+    if how == "full" and not os.path.exists("/dev/full"):
+        pytest.skip("there is no full device here")
+    stream = None
+    if how == "no reader":
+        reader, writer = os.pipe()
+        os.close(reader)
+        stream = os.fdopen(writer, "w")
+    elif how == "full":
+        stream = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    monkeypatch.setattr(sys, broken, stream)
+    assert main(["segment", "gone.png", "a.png", "--out", "out", *model]) == 1
+    assert written(folder / "out") == {"a"}
+    if stream:
+        stream.close()  # as at the program's end: raises nothing
+
+
+# --- What is there is not overwritten
+
+
+def test_only_what_the_command_wrote_itself_is_overwritten(capsys, folder, model):
+    run = ["segment", "a.png", "b.png", "--out", ".", *model]
+    assert called(capsys, *run)[0] == 0
+    first = {path: path.read_bytes() for path in folder.iterdir()}
+    assert called(capsys, *run, "--num-segments", 2)[0] == 0
+    assert {path.name for path in folder.iterdir() if first[path] == path.read_bytes()} == {"a.png", "b.png"}
+
+    labels = Image.open("a_labels.png")
+    marked = PngInfo()
+    marked.add_text("Software", labels.info["Software"])
+    values = strict(Path("a.json").read_text())
+
+    def edited():
+        changed = labels.copy()
+        changed.putpixel((5, 5), 1 - changed.getpixel((5, 5)))
+        changed.save("a_labels.png", pnginfo=marked)
+
+    def saved_by_another():
+        labels.save("a_labels.png")
+
+    def noted():
+        Path("a.json").write_text(json.dumps(values | {"note": "keep"}))
+
+    def anothers():
+        Path("a.json").write_text('{"shapes": []}')
+
+    def list_of_another():
+        Path("a.json").write_text("[1]")
+
+    def empty():
+        Path("a_overlay.png").write_bytes(b"")
+
+    def link():
+        Path("a_overlay.png").rename("elsewhere.png")
+        Path("a_overlay.png").symlink_to("elsewhere.png")
+
+    def dangling():
+        Path("a_overlay.png").symlink_to("nowhere")
+
+    def a_folder():
+        Path("a_overlay.png").mkdir()
+
+    own = {name: Path(name).read_bytes() for name in ("a_labels.png", "a_overlay.png", "a.json")}
+    for change in (edited, saved_by_another, noted, anothers, list_of_another, empty, link, dangling, a_folder):
+        if change in (dangling, a_folder):
+            Path("a_overlay.png").unlink()
+        change()
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        status, out, err = called(capsys, "segment", "a.png", "--out", ".", *model)
+        assert (status, out) == (1, "") and re.search(r"a\.png: a\S+ is there already, .* choose another folder", err)
+        assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}, change
+        if not Path("a_overlay.png").is_dir():
+            for name, content in own.items():
+                Path(name).unlink(missing_ok=True)
+                Path(name).write_bytes(content)
+
+
+def test_a_result_never_takes_the_place_of_another_picture(capsys, folder, model):
+    (folder / "link").mkdir()
+    assert called(capsys, "segment", "a.png", "--out", ".", *model)[0] == 0  # so that all three may be overwritten
+    os.link("a_overlay.png", "link/same.png")
+    for other in ("a_labels.png", "link/same.png"):
+        before = (folder / "a_labels.png").read_bytes()
+        status, out, err = called(capsys, "segment", "a.png", other, "--out", ".", *model)
+        assert status == 1 and re.search(r"a\.png: its a_\w+\.png would overwrite one of the pictures", err)
+        assert "1 of 2" in out and (folder / "a_labels.png").read_bytes() == before
+
+
+# --- The studies
+
+
+def test_a_file_that_cannot_be_written_is_told_before_a_study_begins(capsys, folder):
+    (folder / "folder.png").mkdir()
+    wrong = [
+        (["--out", "no/where.json"], "'no/where.json' cannot be written: its folder is not there"),
+        (["--out", "folder.png"], "'folder.png' cannot be written: "),
+        (["--out", "a.png/b.json"], "'a.png/b.json' cannot be written: "),
+        (["--out", "x" * 300], "cannot be written: "),
+        (["--figure", "no/where.png"], "'no/where.png' cannot be written: its folder is not there"),
+        (["--figure", "folder.png"], "'folder.png' cannot be written: "),
+        (["--figure", "a.xyz"], "must end in .png, .svg, .pdf, not 'a.xyz'"),
+        (["--figure", "figure"], "must end in .png, .svg, .pdf, not 'figure'"),
+        (["--out", "one.svg", "--figure", "one.svg"], "--out and --figure cannot be one file, 'one.svg'"),
+    ]
+    for command in ("sweep", "ablate", "benchmark"):
+        for options, said in wrong:
+            with pytest.raises(SystemExit) as end:
+                main([command, "--model", "nobody/nothing", *options])
+            assert end.value.code == 2 and said in capsys.readouterr().err
+        # what can be written is left as it was, also where the command then fails
+        options = ["--out", folder / "a.png", "--figure", folder / "new.png", "--model", "nobody/nothing"]
+        before = (folder / "a.png").read_bytes()
+        assert called(capsys, command, *options)[0] == 1
+        assert (folder / "a.png").read_bytes() == before and not (folder / "new.png").exists()
+
+
 def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_path, monkeypatch):
     names = ("exact", "one side, 8 steps", "shared rows, one side, 6 steps")
     monkeypatch.setattr(sweep, "VARIANTS", {name: sweep.VARIANTS[name] for name in names})
@@ -206,7 +452,9 @@ def test_the_module_runs_as_a_program():
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["segment"], ["segment", "a.png"], ["paint"], ["sweep", "--scenes", "few"], ["evaluate"]]
+    "arguments",
+    [[], ["segment"], ["segment", "a.png"], ["paint"], ["sweep", "--scenes", "few"], ["ablate", "--scenes", "0"]]
+    + [["evaluate"]],
 )
 def test_arguments_that_do_not_fit_give_status_2_and_the_usage(capsys, arguments):
     with pytest.raises(SystemExit) as end:

@@ -1,0 +1,80 @@
+"""A segmentation as files in somebody's folder: whole or not at all, and never in the place of another's file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .drawing import indexed_png, overlay, palette
+from .segmentation import Segmentation
+
+LABELS, OVERLAY, SUMMARY = ENDINGS = ("_labels.png", "_overlay.png", ".json")
+Identity = tuple[int, int]
+"""Device and inode: a file, whatever it is called."""
+
+
+def identity(path: Path) -> Identity | None:
+    """Which file a path leads to; None where that cannot be told."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_place(folder: Path, stem: str, pictures: Collection[Identity]) -> None:
+    """`ValueError` where `write` would take the place of one of the `pictures`, or of what it has not written."""
+    for file in (folder / f"{stem}{ending}" for ending in ENDINGS):
+        if os.path.lexists(file):
+            if identity(file) in pictures:
+                raise ValueError(f"its {file.name} would overwrite one of the pictures: choose another folder")
+            if not _is_own(file):
+                reason = "is there already, and not as this program has written it"
+                raise ValueError(f"{file.name} {reason}; it is kept: move it away, or choose another folder")
+
+
+def write(result: Segmentation, folder: Path, stem: str, *, picture: str, pictures: Collection[Identity]) -> None:
+    """Writes `STEM_labels.png` at the picture's size, `STEM_overlay.png` at the network's, and `STEM.json`.
+
+    The last holds the name of the `picture`, settings and segments. Each is there whole or not at all. Earlier files
+    of these names are replaced if this function wrote them and nobody has changed them since; else `ValueError`.
+    """
+    colours = palette(result.settings.num_segments)
+    with TemporaryDirectory(prefix=".emerdiff-", dir=folder, ignore_cleanup_errors=True) as part:
+        _save(indexed_png(result.labels_at_original_size, colours), Path(part, LABELS))
+        _save(Image.fromarray(overlay(result.image, result.labels, colours)), Path(part, OVERLAY))
+        values = {"picture": picture} | result.summary()
+        text = json.dumps({"software": _mark(json.dumps(values).encode())} | values, indent=1)
+        Path(part, SUMMARY).write_text(text + "\n")
+        check_place(folder, stem, pictures)
+        for ending in ENDINGS:
+            Path(part, ending).replace(folder / f"{stem}{ending}")
+
+
+def _save(picture: Image.Image, file: Path) -> None:
+    text = PngInfo()
+    text.add_text("Software", _mark(picture.convert("RGB").tobytes()))
+    picture.save(file, pnginfo=text)
+
+
+def _is_own(file: Path) -> bool:
+    if file.is_symlink():
+        return False
+    try:
+        if file.suffix == SUMMARY:
+            values = json.loads(file.read_bytes())
+            return values.pop("software") == _mark(json.dumps(values).encode())
+        with Image.open(file, formats=["PNG"]) as picture:
+            return picture.info["Software"] == _mark(picture.convert("RGB").tobytes())
+    except Exception:  # other people's files raise anything
+        return False
+
+
+def _mark(content: bytes) -> str:
+    """Says that this program wrote a file; its digest, that nobody has changed the content since."""
+    return f"emerdiff {hashlib.sha256(content).hexdigest()[:16]}"
