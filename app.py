@@ -11,7 +11,7 @@ import gradio as gr
 import emerdiff
 from emerdiff.exporting import OPACITY
 from emerdiff.settings import PRESETS
-from explorer import events, folders, pictures, runs
+from explorer import events, folders, pictures, runs, uploads
 from explorer.examples import examples, files_of_examples, stored, warm
 from explorer.guard import Guarded, Kept
 from explorer.pictures import VIEWS
@@ -102,7 +102,7 @@ class Upload(gr.Image):
     is_template = True
 
     def preprocess(self, payload):
-        return payload and payload.path
+        return payload and uploads.original(payload.path)
 
 
 class Segments(gr.Dropdown):
@@ -121,7 +121,7 @@ def create_demo() -> gr.Blocks:
     words0 = pictures.words(first.summary)
     shown0, labels0, naive0, coarse0 = stored(first)
     pair0 = pictures.views(
-        pictures.Layers(shown0, labels0, naive0, coarse0, pictures.unnamed(k0)), VIEWS[0], OPACITY, True
+        pictures.Layers(first.name, shown0, labels0, naive0, coarse0, pictures.unnamed(k0)), VIEWS[0], OPACITY, True
     )
     limits = emerdiff.Settings.range_of
     gr.set_static_paths(files_of_examples())  # shown as they are, from wherever the page is started
@@ -282,7 +282,7 @@ def create_demo() -> gr.Blocks:
         opening = demo.load(events.restore, None, [status, *inputs, k, view, truth, *shows], **ready)
         checked = go.click(events.check, inputs, status, **light)
         running = checked.success(events.run, [session, k, *look, *inputs], [status, *shows], **heavy)
-        dropped = image.upload(events.check, inputs, status, **light)
+        dropped = image.upload(events.dropped, inputs, [status, image], **light)
         soon = dropped.success(events.run_soon, [session, k, *look, *inputs], [status, *shows], **heavy)
         exact = exactly.click(events.recompute, [session, *look, chosen], [status, *shows], **heavy)
         exploring = gallery.select(

@@ -26,7 +26,7 @@ from emerdiff.loading import MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
-from . import links, pictures, runs, spaces
+from . import links, pictures, runs, spaces, uploads
 from .examples import Example, at_hand, examples, full, stored
 from .folders import new_folder
 from .pictures import VIEWS, duration
@@ -180,7 +180,9 @@ def estimated(model: str, preset: str, *values) -> str:
 
 def compared(of: pictures.Layers, view: str, opacity: float, outlines: bool) -> tuple:
     """Slider, left and right picture."""
-    drawn = [_png(picture) for picture in pictures.views(of, view, opacity, outlines)]
+    drawn = pictures.views(of, view, opacity, outlines)
+    whats = ("naive", "emerdiff") if len(drawn) > 1 else (view.replace(" ", "_"),)
+    drawn = [_png(picture, f"{of.name}_{what}") for picture, what in zip(drawn, whats, strict=True)]
     if view == "slider":
         return gr.update(value=tuple(drawn), visible=True), gr.update(visible=False), gr.update(visible=False)
     left, right = (*drawn, None)[:2]
@@ -222,7 +224,7 @@ def _waiting(words: str, *pair) -> tuple:
 
 def _unsegmented(image: str | Path, opacity: float, outlines: bool) -> tuple:
     """Slider, left and right picture of what is not segmented yet."""
-    return compared(pictures.alone(runs.shown(open_picture(image))), "picture", opacity, outlines)
+    return compared(pictures.alone(image), "picture", opacity, outlines)
 
 
 def _only_status(progress: emerdiff.Progress, seconds: float) -> tuple:
@@ -232,13 +234,20 @@ def _only_status(progress: emerdiff.Progress, seconds: float) -> tuple:
 
 def _sketching(image: str, k: int, *look) -> Callable:
     """Tells status and sketches of a run that will be cut to k."""
-    shown = runs.shown(open_picture(image))
+    alone = pictures.alone(image)
 
     def tell(progress, seconds):
-        pair = compared(pictures.sketched(progress.sketch, shown, k), *look) if progress.sketch else ()
+        pair = compared(pictures.sketched(progress.sketch, alone, k), *look) if progress.sketch else ()
         return _status(progress, seconds), *_waiting(gr.skip(), *pair)
 
     return tell
+
+
+@plainly
+def dropped(image, model, preset, *values) -> tuple:
+    """A picture was dropped: as `check`, and the picture as the network will see it where a browser cannot show it."""
+    status = check(image, model, preset, *values)
+    return status, uploads.presentable(image) or gr.skip()
 
 
 @plainly
@@ -333,9 +342,12 @@ def evidence(session, chosen):
     if not _has_result(session) or not chosen:
         return (pictures.facts(session, chosen) if session else "", *[gr.update(visible=False)] * 4)
     response = session.segmentation.responses[np.isin(session.ids, chosen)].astype(np.float32).sum(0)
-    cells = session.cells_of(chosen)
     difference = pictures.heat(np.linalg.norm(response, axis=0), session.found.shown.size)
-    shown = (gr.update(value=_png(picture), visible=True) for picture in (pictures.cells(session, cells), difference))
+    files = (
+        _png(pictures.cells(session, session.cells_of(chosen)), f"{session.found.name}_cells"),
+        _png(difference, f"{session.found.name}_difference"),
+    )
+    shown = (gr.update(value=file, visible=True) for file in files)
     return pictures.facts(session, chosen), *shown, *[gr.update(visible=False)] * 2
 
 
@@ -351,8 +363,16 @@ def perturbed(session, chosen):
     strength = session.found.segmentation.settings.strength * session.cells_of(chosen)
     work = runs.paint(session.found, np.stack([-strength, strength]))
     painted = yield from followed(work, lambda *progress: (_status(*progress), gr.skip(), gr.skip()))
-    size = session.found.shown.size
-    yield "", *(gr.update(value=_png(pictures.painted(picture, size)), visible=True) for picture in painted)
+    files = _painted(session, painted, ("minus", "plus"))
+    yield "", *(gr.update(value=file, visible=True) for file in files)
+
+
+def _painted(session: Session, painted: np.ndarray, whats: tuple[str, ...]) -> list[str]:
+    """Files of what the network painted."""
+    size, name = session.found.shown.size, session.found.name
+    return [
+        _png(pictures.painted(picture, size), f"{name}_{what}") for picture, what in zip(painted, whats, strict=True)
+    ]
 
 
 def edit(change: Callable) -> Callable:
@@ -406,7 +426,8 @@ def brush(session, text, width, event: gr.SelectData):
 def grid_shown(session, text, strength):
     if not _has_result(session):
         return gr.skip()
-    return pictures.cells(session, _cells(text, session.segmentation.coarse_labels.shape), -1 if strength < 0 else 1)
+    cells = _cells(text, session.segmentation.coarse_labels.shape)
+    return _png(pictures.cells(session, cells, -1 if strength < 0 else 1), f"{session.found.name}_grid")
 
 
 @plainly
@@ -417,36 +438,39 @@ def cells_of_chosen(session, chosen):
     return _written(session.cells_of(chosen))
 
 
-def _probable(session: Session | None, text: str, _strength: float) -> None:
-    if not _cells(text, _needed(session).segmentation.coarse_labels.shape).any():
-        raise ValueError("choose cells first: click on the grid")
+def _chosen_cells(session: Session, text: str) -> np.ndarray:
+    """As `_cells`, but at least one."""
+    if not (cells := _cells(text, session.segmentation.coarse_labels.shape)).any():
+        raise ValueError("choose cells first: click on the grid, or write them as row,column")
+    return cells
 
 
-@on_gpu(lambda session, *_: _seconds_of(session, 2), check=_probable)
+@on_gpu(
+    lambda session, *_: _seconds_of(session, 2), check=lambda session, text, _: _chosen_cells(_needed(session), text)
+)
 def probed(session, text, strength):
     """The picture with the chosen cells pushed, and where it changed."""
-    cells = _cells(text, session.segmentation.coarse_labels.shape)
+    cells = _chosen_cells(session, text)
     work = runs.paint(session.found, np.stack([0 * cells, strength * cells]))
-    before, after = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * 3))
-    size = session.found.shown.size
-    change = pictures.heat(np.linalg.norm(after - before, axis=-1), size)
-    yield "", pictures.painted(before, size), pictures.painted(after, size), change
+    painted = yield from followed(work, lambda *progress: (_status(*progress), *[gr.skip()] * 3))
+    change = pictures.heat(np.linalg.norm(painted[1] - painted[0], axis=-1), session.found.shown.size)
+    yield "", *_painted(session, painted, ("as_it_is", "pushed")), _png(change, f"{session.found.name}_change")
 
 
 # ---------------------------------------------------------------- taking away, scoring, sharing
 
 
-def _png(picture: np.ndarray) -> str:
+def _png(picture: np.ndarray, name: str) -> str:
     """A file of the picture: gradio's own compression takes five times as long, for files a tenth smaller."""
-    path = new_folder() / "picture.png"
+    path = new_folder() / f"{name}.png"
     Image.fromarray(picture).save(path, compress_level=1)
     return str(path)
 
 
 @plainly
 def draw_figure(session):
-    plot, folder = pictures.figure(_needed(session)), new_folder()
-    files = [folder / f"emerdiff_k.{kind}" for kind in ("png", "pdf")]
+    plot, folder = pictures.figure(session := _needed(session)), new_folder()
+    files = [folder / f"{session.found.name}_over_k.{kind}" for kind in ("png", "pdf")]
     for file in files:
         plot.savefig(file, dpi=150)
     return str(files[0]), [str(file) for file in files]
@@ -462,9 +486,10 @@ def score(session, truth):
 
 @plainly
 def take_away(session):
-    session, file = _needed(session), new_folder() / "emerdiff.zip"
-    run = {"preset": session.found.preset, "cut_from": session.found.segmentation.settings.num_segments}
-    export(session.segmentation, session.legend, open_picture(session.found.source), file, run=run)
+    found, file = _needed(session).found, new_folder() / f"{session.found.name}_emerdiff.zip"
+    run = {"preset": found.preset, "cut_from": found.segmentation.settings.num_segments}
+    picture = open_picture(found.source)
+    export(session.segmentation, session.legend, picture, file, run=run, name=Path(found.source).name)
     return str(file)
 
 
@@ -479,6 +504,7 @@ def _link(session: Session, view: str) -> links.Link:
         full=session.exact is not None,
         example=example,
         picture=None if example else links.keep(open_picture(found.source)),
+        name=None if example else found.name,
         **{name: getattr(settings, name) for name in VALUES},
     )
 
@@ -532,7 +558,7 @@ def opened(example: Example, view: str, opacity: float, outlines: bool) -> tuple
     if not example.summary:
         return "", *_unsegmented(example.picture, opacity, outlines)
     shown, labels, naive, coarse = stored(example)
-    of = pictures.Layers(shown, labels, naive, coarse, pictures.unnamed(example.k))
+    of = pictures.Layers(example.name, shown, labels, naive, coarse, pictures.unnamed(example.k))
     return pictures.words(example.summary), *compared(of, view, opacity, outlines)
 
 
@@ -564,7 +590,7 @@ def restore(request: gr.Request):
     """What a link says, or the first example: inputs, then the result."""
     try:
         link = links.Link.parse(dict(request.query_params))
-        source = link and (links.kept(link.picture) if link.picture else None)
+        source = uploads.from_link(links.kept(link.picture), link.name) if link and link.picture else None
     except ValueError as error:
         gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
         link = source = None
@@ -623,7 +649,8 @@ def segment_endpoint(
 
     values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
     found = yield from followed(runs.find(image, model, preset, _to_run(values, num_segments)), tell)
-    yield _label_file(found.segmentation), found.segmentation.summary(), Session.of(found, num_segments)
+    label_file = _label_file(found.segmentation, found.name)
+    yield label_file, found.segmentation.summary(), Session.of(found, num_segments)
 
 
 def segment_once_endpoint(
@@ -645,12 +672,12 @@ def rescale_endpoint(session, k):
     Returns the label PNG at the size of the picture and the JSON object of the segments, as `/segment` does.
     """
     session = _asked(session).cut(int(k))
-    return _label_file(session.segmentation), session.segmentation.summary(), session
+    return _label_file(session.segmentation, session.found.name), session.segmentation.summary(), session
 
 
 @on_gpu(
     lambda session, *_: _seconds_of(session, 2),
-    check=lambda session, cells, _: _cells(cells, _asked(session).segmentation.coarse_labels.shape),
+    check=lambda session, cells, _: _chosen_cells(_asked(session), cells),
 )
 def probe_endpoint(session, cells, strength):
     """Push the network in some cells of the low-resolution grid of this client's last picture.
@@ -658,11 +685,13 @@ def probe_endpoint(session, cells, strength):
     `cells` are written "row,column row,column ...", counted from 0. Returns two PNGs as the network sees the picture:
     painted again without a push, and with it.
     """
-    chosen = _cells(cells, session.segmentation.coarse_labels.shape)
+    chosen = _chosen_cells(session, cells)
     painted = yield from followed(
         runs.paint(session.found, np.stack([0 * chosen, strength * chosen])), lambda *_: (None, None)
     )
-    yield tuple(pictures.painted(picture, session.segmentation.image.shape[1::-1]) for picture in painted)
+    size = session.segmentation.image.shape[1::-1]
+    files = zip(painted, ("as_it_is", "pushed"), strict=True)
+    yield tuple(_png(pictures.painted(picture, size), f"{session.found.name}_{what}") for picture, what in files)
 
 
 @plainly
@@ -679,8 +708,8 @@ def _asked(session: Session | Gone | None) -> Session:
     return session
 
 
-def _label_file(result: emerdiff.Segmentation) -> str:
-    path = new_folder() / "labels.png"
+def _label_file(result: emerdiff.Segmentation, name: str) -> str:
+    path = new_folder() / f"{name}_labels.png"
     indexed_png(result.labels_at_original_size, palette(result.settings.num_segments)).save(path)
     return str(path)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,12 +11,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import emerdiff
+from emerdiff.decoding import decode
 from emerdiff.drawing import overlay, palette
 from emerdiff.exporting import Legend
+from emerdiff.filenames import safe_stem
 from emerdiff.masks import upsample_nearest
+from emerdiff.picture import open_picture
 from emerdiff.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
 
-from .runs import label_of
+from .runs import label_of, shown
 from .session import FINE, Session
 
 VIEWS = ("slider", "side by side", "masks", "confidence", "coarse map", "picture")
@@ -27,6 +31,8 @@ FIGURE_KS = (5, 10, 15, 20, 30)
 class Layers:
     """What the comparing views are drawn from, all (H, W) of the picture as it is shown."""
 
+    name: str
+    """What files of it are called."""
     shown: Image.Image
     labels: np.ndarray
     naive_labels: np.ndarray
@@ -40,6 +46,7 @@ class Layers:
 def layers(session: Session) -> Layers:
     result = session.segmentation
     return Layers(
+        session.found.name,
         session.found.shown,
         session.labels,
         session.naive_labels,
@@ -49,18 +56,20 @@ def layers(session: Session) -> Layers:
     )
 
 
-def sketched(sketch: emerdiff.Segmentation, shown: Image.Image, k: int) -> Layers:
-    """Of a run that goes on: what it has found so far, cut to `k`."""
+def sketched(sketch: emerdiff.Segmentation, alone: Layers, k: int) -> Layers:
+    """Of a run that goes on: what it has found so far of a picture, cut to `k`."""
     cuts = emerdiff.cuts(sketch)
     groups = cuts[min(k, len(cuts) - 1)]
-    labels, naive = (upsample_nearest(groups[part], shown.size[::-1]) for part in (sketch.labels, sketch.naive_labels))
-    return Layers(shown, labels, naive, groups[sketch.coarse_labels], unnamed(k), sketch.confidence)
+    size = alone.shown.size[::-1]
+    labels, naive = (upsample_nearest(groups[part], size) for part in (sketch.labels, sketch.naive_labels))
+    return Layers(alone.name, alone.shown, labels, naive, groups[sketch.coarse_labels], unnamed(k), sketch.confidence)
 
 
-def alone(shown: Image.Image) -> Layers:
+def alone(source: str | Path) -> Layers:
     """A picture that is not segmented."""
-    nothing = np.zeros(shown.size[::-1], int)
-    return Layers(shown, nothing, nothing, np.zeros((1, 1), int), unnamed(1))
+    picture = shown(open_picture(source))
+    nothing = np.zeros(picture.size[::-1], int)
+    return Layers(safe_stem(Path(source).name), picture, nothing, nothing, np.zeros((1, 1), int), unnamed(1))
 
 
 def unnamed(k: int) -> Legend:
@@ -208,16 +217,14 @@ def truth_of(file: str, size: tuple[int, int]) -> np.ndarray:
 
     Raises `ValueError` where it cannot be read, has not the `size` (width, height) of the picture, or has too many.
     """
-    try:
-        with Image.open(file) as opened:
-            if opened.size != size:
-                found, wanted = ("{} x {}".format(*s) for s in (opened.size, size))
-                raise ValueError(f"the label picture has {found} pixels, but the picture {wanted}")
-            mode = "L" if opened.mode == "LA" else opened.mode
-            numbered = mode in ("P", "L", "1") or mode.startswith("I")  # I: 16 bits
-            values = np.asarray(opened.convert(mode if numbered else "RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError("this is not a label picture that can be read: a PNG is") from error
+    decoded = decode(file)
+    picture, values = decoded.picture, decoded.values
+    if picture.size != size:
+        found, wanted = ("{} x {}".format(*s) for s in (picture.size, size))
+        raise ValueError(f"the label picture has {found} pixels, but the picture {wanted}")
+    if values is None or values.ndim == 3:
+        mode = "L" if picture.mode == "LA" else picture.mode
+        values = np.asarray(picture.convert(mode if mode in ("P", "L", "1") else "RGB"))
     if values.ndim == 2:
         if not 0 <= values.min() <= values.max() <= 255:
             raise ValueError("the label picture has numbers over 255: classes are from 0 to 254, and 255 is void")

@@ -7,6 +7,7 @@ every cut (see `emerdiff.cuts`), so that names and colours stay when k moves.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 import emerdiff
 from emerdiff.drawing import palette
 from emerdiff.exporting import Legend
+from emerdiff.filenames import safe_stem
 from emerdiff.scoring import match
 
 FINE = 30  # segments of a run, from which all k up to this are cut
@@ -38,6 +40,11 @@ class Found:
     @cached_property
     def cuts(self) -> np.ndarray:
         return emerdiff.cuts(self.segmentation)
+
+    @property
+    def name(self) -> str:
+        """What files of it are called."""
+        return safe_stem(Path(self.source).name)
 
     @property
     def made_of(self) -> tuple:

@@ -21,7 +21,7 @@ import emerdiff
 from emerdiff.miniature.scenes import draw_scene
 from emerdiff.pipeline import MOST_ROWS
 from explorer import examples as example_store
-from explorer import links
+from explorer import events, links
 from explorer.examples import examples, stored
 from explorer.runs import MODELS, pipeline
 from explorer.session import FINE
@@ -32,12 +32,15 @@ QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42, "preset": "exact"
 
 
 @contextmanager
-def served(demo):
-    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, theme=app.THEME, css=app.CSS)
+def served(demo, **options):
+    look = {"theme": app.THEME, "css": app.CSS}
+    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, **look, **options)
     try:
         yield address
     finally:
         demo.close()
+        while events._under_way:  # a run that a closed page has left ends at its next step
+            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +301,20 @@ def test_a_clicked_segment_shows_its_evidence(page):
     page.get_by_alt_text("How much its push changes each pixel").wait_for()
     page.get_by_role("button", name="Paint the two perturbed pictures").click()
     page.get_by_alt_text("The picture painted again with the segment pushed up").wait_for(timeout=120_000)
+
+
+def test_the_table_sorts_by_size_and_a_click_in_it_chooses_what_it_shows(page):
+    ready(page)
+    heading = page.locator("#segments thead th").filter(has_text="share, %").first
+    heading.hover()
+    heading.get_by_label("Open cell menu").click()
+    page.get_by_text("Sort descending").click()
+    page.wait_for_timeout(300)
+    names, shares = (page.locator(f"#segments [role=gridcell][data-col='{i}']").all_inner_texts() for i in (1, 2))
+    values = [float(share) for share in shares]
+    assert values == sorted(values, reverse=True) and values[0] > 10 and values[-1] < 10 and names[0] != "Segment 0"
+    row(page, names[0]).click()
+    page.get_by_text(f"{names[0]}: {shares[0]}% of the pixels").wait_for()
 
 
 def test_segments_are_renamed_merged_and_hidden_and_that_is_undone(page):

@@ -1,0 +1,116 @@
+"""Whose results are kept, for how long, and what comes back of those that had to make room."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import quick, value_of
+from PIL import Image
+
+import emerdiff
+from emerdiff.masks import label, upsample_naive
+from explorer.session import Found, Gone, Session
+from explorer.visitors import Visitors
+
+K = 4
+
+
+def result(side: int = 32) -> emerdiff.Segmentation:
+    generator = np.random.default_rng(0)
+    coarse = generator.permutation(16).reshape(4, 4).astype(np.int32) % K
+    responses = generator.random((K, 3, side, side)).astype(np.float16)
+    differences = np.linalg.norm(responses.astype(np.float32), axis=1)
+    labels, confidence = label(differences)
+    return emerdiff.Segmentation(
+        image=np.zeros((side, side, 3), np.uint8), labels=labels, coarse_labels=coarse,
+        features=generator.random((4, 4, 5)).astype(np.float32), responses=responses, differences=differences,
+        naive_labels=upsample_naive(coarse, K, (side, side)), confidence=confidence, original_size=(side, side),
+        settings=quick(num_segments=K), model="miniature",
+    )  # fmt: skip
+
+
+def session(source: str = "a.png", **changes) -> Session:
+    found = Found(source, Image.new("RGB", (32, 32)), result(), "exact", 1.0)
+    return Session.of(replace(found, **changes), K)
+
+
+SIZE = session().nbytes
+
+
+def test_what_is_kept_is_measured_by_its_arrays_and_pictures():
+    kept = session()
+    arrays = [value for value in vars(kept.found.segmentation).values() if isinstance(value, np.ndarray)]
+    assert SIZE == sum(array.nbytes for array in arrays) + kept.found.cuts.nbytes + 32 * 32 * 3
+    before = kept.nbytes
+    kept.cut(2).labels  # noqa: B018  another session computes them
+    assert kept.nbytes == before
+    kept.labels  # noqa: B018
+    assert kept.nbytes > before
+
+
+def test_each_visitor_gets_their_own_session_and_others_none():
+    visitors, (mine, yours) = Visitors(), (session("a.png"), session("b.png"))
+    visitors.put("me", mine)
+    visitors.put("you", yours)
+    assert visitors.get("me") is mine and visitors.get("you") is yours
+    assert visitors.get("somebody") is None and visitors.get(None) is None
+    visitors.put(None, mine)  # a call that belongs to no page
+    assert visitors.get(None) is None and len(visitors) == 2
+    visitors.put("me", None)
+    assert visitors.get("me") is None and visitors.get("you") is yours
+
+
+def test_who_was_away_longest_makes_room_and_thousands_without_a_result_do_not_count():
+    visitors = Visitors(budget=3 * SIZE)
+    for name in "abc":
+        visitors.put(name, session(f"{name}.png"))
+    for i in range(5000):
+        assert visitors.get(f"failed {i}") is None
+    assert isinstance(visitors.get("a"), Session)  # which is a use of it
+    visitors.put("d", session("d.png"))
+    assert isinstance(visitors.get("b"), Gone)
+    assert all(isinstance(visitors.get(name), Session) for name in "acd")
+
+
+def test_a_result_larger_than_all_memory_is_kept_while_its_visitor_is_the_last():
+    visitors = Visitors(budget=1)
+    for name in "ab":
+        visitors.put(name, session())
+        assert isinstance(visitors.get(name), Session)
+    assert isinstance(visitors.get("a"), Gone) and len(visitors) == 1
+
+
+def test_what_only_saves_time_goes_before_any_result_does(small, picture):
+    reading = value_of(small.read(picture, quick()))
+    assert reading.nbytes > 0
+    visitors = Visitors(budget=3 * SIZE + reading.nbytes)
+    for name in "abc":
+        visitors.put(name, session(reading=reading))
+    kept = [visitors.get(name) for name in "abc"]
+    assert [one.found.reading for one in kept] == [None, None, reading]
+    assert all(isinstance(one, Session) for one in kept)
+
+
+def test_a_result_is_gone_an_hour_after_its_last_use():
+    visitors = Visitors(seconds=0.2)
+    visitors.put("a", session())
+    assert isinstance(visitors.get("a"), Session)
+    visitors._here["a"] = visitors._here["a"][0], visitors._here["a"][1] - 0.3
+    assert isinstance(visitors.get("a"), Gone) and len(visitors) == 0
+
+
+def test_the_same_run_brings_names_merges_and_hidden_segments_back():
+    edited = session().rename([1], "Sky").merge([2, 3]).hide([0])
+    gone = edited.gone()
+    back = gone.back(session().found, K)
+    assert back.edits == edited.edits and back.legend.names == edited.legend.names
+    np.testing.assert_array_equal(back.labels, edited.labels)
+    assert gone.back(session().found, 2).name(1) == "Sky"
+
+
+@pytest.mark.parametrize("other", ["picture", "settings", "quality"])
+def test_another_run_begins_without_the_edits_of_the_last(other):
+    gone, found = session().rename([1], "Sky").gone(), session().found
+    settings = replace(found.segmentation, settings=quick(num_segments=K, strength=3))
+    changes = {"picture": {"source": "b.png"}, "settings": {"segmentation": settings}, "quality": {"preset": "fast"}}
+    assert gone.back(replace(found, **changes[other]), K).edits == session().edits
