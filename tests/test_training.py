@@ -1,4 +1,4 @@
-"""What the miniature's training stands on: its optimizer, runs that go on where they stopped, photographs."""
+"""What the miniature's training stands on: its optimizer, runs that go on, photographs, and a measure to train by."""
 
 import io
 import logging
@@ -12,6 +12,9 @@ import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
+from emerdiff import scoring
+from emerdiff.datasets import VOID, Folder
+from emerdiff.miniature import probe
 from emerdiff.miniature.photographs import Photographs, find_photographs
 from emerdiff.miniature.train import (
     LayersMuon,
@@ -26,6 +29,7 @@ from emerdiff.miniature.train import (
     optimize,
 )
 from emerdiff.pipeline import EmerDiffPipeline
+from emerdiff.scoring import Table
 
 
 @pytest.fixture
@@ -284,3 +288,58 @@ def test_the_command_refuses_photographs_that_it_cannot_train_on(monkeypatch, ca
     with pytest.raises(SystemExit):
         main()
     assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- a measure to train by
+
+
+def some_cells(knowledge: float) -> list[Table]:
+    """Twelve pictures of 6 x 6 cells of 4 x 4 pixels, of three classes that features know, or know not, from noise."""
+    rng, pictures = np.random.default_rng(0), []
+    for _ in range(12):
+        classes = np.eye(3, dtype=np.int64)[rng.integers(0, 3, 36)]
+        features = np.pad(knowledge * classes, ((0, 0), (0, 5))) + rng.normal(0, 0.1, (36, 8))
+        pictures.append(Table(16 * classes, features.astype(np.float32), np.empty((0, 4), np.int64)))
+    return pictures
+
+
+def test_the_probe_scores_features_by_the_classes_that_they_know():
+    known, unknown = some_cells(2.0), some_cells(0.0)
+    assert scoring.miou(probe.classify(known)) == 1 > 0.5 > scoring.miou(probe.classify(unknown))
+    for cells, good in ((known, True), (unknown, False)):
+        segments = [probe.segment(picture, 3) for picture in cells]
+        assert all(
+            (of.counts.sum(0) == picture.counts.sum(0)).all() for of, picture in zip(segments, cells, strict=True)
+        )
+        score = scoring.miou(scoring.hungarian(segments))
+        assert score == 1 if good else score < 0.5
+
+
+def test_the_probe_counts_the_pixels_of_each_cell_but_void(small, tmp_path):
+    labels = np.repeat(np.arange(2, dtype=np.uint8), 64)[None].repeat(128, 0)  # left half 0, right half 1
+    labels[:32] = VOID
+    for name in "abcdef":
+        noise = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+        write_folder(tmp_path, {f"images/{name}.png": encoded(Image.fromarray(noise), "PNG")})
+        write_folder(tmp_path, {f"labels/{name}.png": encoded(Image.fromarray(labels), "PNG")})
+    for picture in probe.read(small, Folder(tmp_path), small.settings()):
+        cells = picture.counts.reshape(16, 16, -1)
+        assert not cells[:4].any() and (cells[4:, :8, 0] == 64).all() and (cells[4:, 8:, 1] == 64).all()
+        assert cells.sum() == (labels != VOID).sum() and len(picture.embeddings) == 256
+    scores = probe.probe(small, Folder(tmp_path), small.settings(num_segments=4))
+    assert scores.hungarian <= scores.majority <= scores.ceiling == 1 and 0 < scores.linear <= 1
+
+
+def test_the_probes_table_has_a_row_for_each_dataset(checkpoint, monkeypatch, capsys):
+    sources = ["tree:500000..500004", "boat:500000..500005"]
+    settings = ["--num-segments", "4", "--feature-timestep", "50", "--feature-draws", "1"]
+    monkeypatch.setattr("sys.argv", ["probe", "--model", str(checkpoint), *settings, *sources])
+    probe.main()
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[-1].strip() == "ceiling"
+    assert [row.split()[:2] for row in rows] == [[sources[0], "5"], [sources[1], "6"]]
+    for source, told in (("nothing", "'nothing' is neither scenes"), ("tree:1..3", "at least 5 pictures, not 3")):
+        monkeypatch.setattr("sys.argv", ["probe", "--model", str(checkpoint), source])
+        with pytest.raises(SystemExit):
+            probe.main()
+        assert told in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""What a model's features tell apart, in a minute: `python -m emerdiff.miniature.probe --model DIR`.
+
+A measure to train by: no picture is painted, only the features of the 16 x 16 cells are read. Two things are asked of
+them, judged over the pixels of pictures with truth:
+
+- what k-means makes of each picture's, as EmerDiff begins: segments of whole cells, each taking its commonest class
+  (majority), or matched one to one with the classes (Hungarian);
+- which class linear discriminant analysis says each cell is of. It is trained on cells and their commonest classes,
+  of four fifths of the same dataset's pictures, and judged on the other fifth; each fifth has its turn.
+
+No map of whole cells can be better than that of their commonest classes (ceiling).
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from .. import load, scoring
+from ..datasets import VOID, Dataset, open_dataset
+from ..loading import MINIATURE
+from ..masks import upsample_nearest
+from ..pipeline import EmerDiffPipeline
+from ..scoring import Table
+from ..segments import cluster
+from ..settings import Settings
+
+SCENES = "scenes:700000..700039"
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Scores:
+    """mIoU, and of the linear classifier the share of pixels whose class is right as well; 0 to 1."""
+
+    majority: float
+    hungarian: float
+    linear: float
+    linear_accuracy: float
+    ceiling: float
+
+
+def probe(pipe: EmerDiffPipeline, dataset: Dataset, settings: Settings) -> Scores:
+    """Scores of the features that `settings` name.
+
+    `ValueError` for fewer than `FOLDS` pictures, or for one that does not fit its labels.
+    """
+    if len(dataset.names) < FOLDS:
+        raise ValueError(f"a linear probe needs at least {FOLDS} pictures, not {len(dataset.names)}")
+    cells = list(read(pipe, dataset, settings))
+    segments = [segment(picture, settings.num_segments) for picture in cells]
+    classified = classify(cells)
+    return Scores(
+        majority=scoring.miou(scoring.majority(segments)),
+        hungarian=scoring.miou(scoring.hungarian(segments)),
+        linear=scoring.miou(classified),
+        linear_accuracy=scoring.accuracy(classified),
+        ceiling=scoring.miou(scoring.majority(cells)),
+    )
+
+
+def read(pipe: EmerDiffPipeline, dataset: Dataset, settings: Settings) -> Iterator[Table]:
+    """The table of each picture as if each cell were a segment; without edges, as no score here has any."""
+    for name in dataset.names:
+        image, truth = dataset.load(name)
+        features = pipe.features(image, settings)
+        h, w, c = features.shape
+        cells, judged = upsample_nearest(np.arange(h * w).reshape(h, w), truth.shape), truth != VOID
+        counts = np.zeros((h * w, len(dataset.classes)), np.int64)
+        np.add.at(counts, (cells[judged], truth[judged]), 1)
+        yield Table(counts, features.reshape(h * w, c), np.empty((0, 4), np.int64))
+
+
+def segment(cells: Table, num_segments: int) -> Table:
+    """The table of the segments that k-means makes of the cells; EmerDiff's, but for fewer restarts."""
+    labels = cluster(cells.embeddings, num_segments, n_init=10)
+    within = np.eye(num_segments, dtype=np.int64)[:, labels]  # (k, cells)
+    means = within @ cells.embeddings / within.sum(1, keepdims=True)
+    return Table(within @ cells.counts, means.astype(np.float32), cells.edges)
+
+
+def classify(pictures: Sequence[Table]) -> np.ndarray:
+    """Outcomes (n, 3, classes) of the pictures' cells, each given the class that other pictures' cells let expect."""
+    outcomes = [None] * len(pictures)
+    for fold in range(FOLDS):
+        known = [picture for i, picture in enumerate(pictures) if i % FOLDS != fold]
+        features, counts = (np.concatenate([getattr(p, of) for p in known]) for of in ("embeddings", "counts"))
+        judged = counts.any(1)
+        classifier = LinearDiscriminantAnalysis().fit(features[judged], counts[judged].argmax(1))
+        for i in range(fold, len(pictures), FOLDS):
+            outcomes[i] = scoring.outcome(pictures[i].counts, classifier.predict(pictures[i].embeddings))
+    return np.stack(outcomes)
+
+
+def table(pipe: EmerDiffPipeline, sources: Sequence[str], settings: Settings) -> Iterator[str]:
+    """Lines of text: a heading, then the scores of each dataset, in per cent."""
+    datasets = {source: open_dataset(source, pipe.native_side) for source in sources}
+    width, names = max(map(len, sources)), [field.name.replace("_", " ") for field in fields(Scores)]
+    yield "  ".join([f"{'per cent':{width}}", "pictures", *names])
+    for source, dataset in datasets.items():
+        scores = vars(probe(pipe, dataset, settings)).values()
+        cells = [f"{100 * score:{len(name)}.1f}" for name, score in zip(names, scores, strict=True)]
+        yield "  ".join([f"{source:{width}}", f"{len(dataset.names):8}", *cells])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m emerdiff.miniature.probe", description=__doc__.split(":")[0])
+    parser.add_argument(
+        "datasets",
+        nargs="*",
+        default=[SCENES],
+        metavar="DATASET",
+        help=f"as of `python -m emerdiff evaluate`: scenes, or a folder of images/ and labels/ (default {SCENES})",
+    )
+    parser.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
+    parser.add_argument("--num-segments", type=int, default=12, help="of k-means (%(default)s)")
+    for name in ("feature_timestep", "feature_layer", "feature_draws"):
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=int, default=argparse.SUPPRESS, help="by default the model's own")
+    options = vars(parser.parse_args())
+    sources, model = options.pop("datasets"), options.pop("model")
+    try:
+        pipe = load(model)
+        for line in table(pipe, sources, pipe.settings(**options)):
+            print(line, flush=True)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
