@@ -27,7 +27,7 @@ NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # how lib
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SECONDS = 10  # of a processor, for one file: the largest honest ones take 2
 BLOCK = 1024  # bytes that a decoder gets at once: of a JPEG's scans that are next to empty, a hundred
-SPARE = 2**28  # bytes that may be read beyond four times a file
+SPARE = 2**26  # bytes that may be read beyond four times a file
 MOST_PIECES = 100_000  # of a JPEG before its pixels, and stray bytes; of a PNG with next to nothing in them
 MOST_STRIPS = 200_000  # of a TIFF, or tiles
 MOST_MEMORY = 2**31  # bytes that may be taken for an AVIF or HEIC picture: the largest honest ones take 2**28
@@ -47,8 +47,8 @@ class Decoded:
 def decode(source: str | Path) -> Decoded:
     """The picture in a file. Raises `ValueError` with a sentence that names the file, but no folder.
 
-    Refused are files in another format than `FORMATS`, whatever their name, and what `check_size` refuses: that
-    before any pixel is decoded.
+    Refused are files in another format than `FORMATS`, AVIF and HEIC, whatever their name, and pictures of over
+    `LARGEST_AREA`: that before any pixel is decoded.
     """
     path = Path(source)
     name = harmless(path.name)
@@ -76,12 +76,17 @@ def harmless(name: str) -> str:
 
 def check_size(size: tuple[int, int]) -> None:
     """Raises `ValueError` for a picture of (width, height) with too short a side, too many pixels or too long."""
-    width, height = size
-    if min(size) < SHORTEST_SIDE or width * height > LARGEST_AREA:
-        raise _Refused(_limits(f"this one has {width} x {height}"))
+    if min(size) < SHORTEST_SIDE:
+        raise _Refused(_limits("this one has {} x {}".format(*size)))
+    _check_area(size)
     if max(size) > LONGEST_ASPECT * min(size):
         limit = f"a picture may be at most {LONGEST_ASPECT} times as long as it is wide, or as wide as it is high"
-        raise _Refused(f"{limit}: this one has {width} x {height}")
+        raise _Refused(f"{limit}: this one has {size[0]} x {size[1]}")
+
+
+def _check_area(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > LARGEST_AREA:
+        raise _Refused(_limits("this one has {} x {}".format(*size)))
 
 
 def _limits(what: str) -> str:
@@ -144,14 +149,14 @@ class _Rationed(io.BytesIO):
 
 def _opened(data: bytes, end: float) -> Image.Image:
     picture = Image.open(_Rationed(data, end), formats=FORMATS)
-    check_size(picture.size)
+    _check_area(picture.size)
     picture.decodermaxblock = BLOCK  # between blocks the decoder comes back, and is stopped when its time is up
     return picture
 
 
 def _loaded(picture: Image.Image, data: bytes, end: float) -> Decoded:
-    for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # a few bytes can ask for gigabytes
-        if len(picture.info.get(key) or "") > 2 * LARGEST_NOTE:
+    for key, most in (("exif", LARGEST_NOTE), ("Raw profile type exif", 2 * LARGEST_NOTE)):  # that is in hexadecimal
+        if len(picture.info.get(key) or "") > most:  # a megabyte's entries can ask for a terabyte
             del picture.info[key]
     tags = picture.tag_v2 if picture.format == "TIFF" else {}
     args = picture.tile[0].args if picture.tile else ""
@@ -228,7 +233,7 @@ def _converted(data: bytes) -> bytes | None:
         raise _Exceeded
     size, _, png = done.stdout.partition(b"\n")
     if size:
-        check_size(tuple(map(int, size.split())))
+        _check_area(tuple(map(int, size.split())))
     return png or None
 
 

@@ -120,9 +120,10 @@ def described(data: bytes, ending: str) -> str | None:
 
     `data` are its bytes, `ending` its name's, without the dot.
     """
-    known = next((known for known in (_container(data), _magic(data), _text(data)) if known), None)
-    if not known and (data[-18:-2] == b"TRUEVISION-XFILE" or ending.lower() == "tga"):
+    if data[-18:-2] == b"TRUEVISION-XFILE" or ending.lower() == "tga":  # which begins as it likes
         known = "a TGA picture", PICTURE
+    else:
+        known = _container(data) or _magic(data) or _text(data)
     if not known and ending.lower() in RAW_ENDINGS:
         known = RAW_PICTURE
     return known and ", ".join(known)

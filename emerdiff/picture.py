@@ -53,7 +53,11 @@ def read_picture(source: Picture) -> Opened:
     if values is not None:
         picture = _in_8_bits(values, picture.info, notes)
     picture = _upright(picture)
-    alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    alpha = None
+    if picture.has_transparency_data:
+        grey, picture = picture.mode in ("LA", "La"), picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+        picture = picture.convert("L" if grey else "RGB")
     picture = _srgb(picture, notes)
     if alpha:
         picture.putalpha(alpha)
@@ -76,6 +80,7 @@ def _loaded(source: Picture) -> tuple[Image.Image, np.ndarray | None]:
             source.load()
         return source, np.asarray(source) if source.mode.startswith(("I", "F")) else None
     decoded = decode(source)
+    check_size(decoded.picture.size)
     return decoded.picture, decoded.values
 
 
@@ -150,11 +155,11 @@ def _highest(values: np.ndarray, finite: np.ndarray) -> float:
 
 
 def _srgb(picture: Image.Image, notes: list[str]) -> Image.Image:
-    """The colours of a picture in any mode as 8-bit sRGB, without its transparency."""
+    """A picture in any mode without transparency as 8-bit sRGB."""
     if picture.mode == "LAB":
         return ImageCms.profileToProfile(picture, *map(ImageCms.createProfile, ("LAB", "sRGB")), outputMode="RGB")
     if picture.mode != "CMYK":
-        picture = picture.convert("L" if picture.mode in ("1", "L", "LA", "La") else "RGB")
+        picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
     if "icc_profile" in picture.info:
         try:
             return _by_profile(picture, picture.info["icc_profile"])
