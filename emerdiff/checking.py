@@ -24,6 +24,8 @@ def check_parts(
             f"its tokenizer knows {known} tokens, but its text_encoder {embedded}: vocab.json and merges.txt, or "
             "tokenizer.json, must be those that the text_encoder was trained with"
         )
+    if sorted(tokenizer.get_vocab().values()) != list(range(known)):
+        raise ValueError(f"its tokenizer does not number its tokens from 0 to {known - 1}: is its vocabulary damaged?")
     empty_prompt(tokenizer, text_encoder)
 
 
@@ -72,6 +74,9 @@ def try_out(pipeline) -> None:
     it then belongs to a conditioning that a prompt alone does not bring.
     """
     unet, side = pipeline.unet, 512
+    prompt = pipeline.text_encoder(empty_prompt(pipeline.tokenizer, pipeline.text_encoder).to("meta"))[0]
+    if prompt.ndim != 3:
+        raise ValueError("its text_encoder must give a vector for each token, not one for the whole prompt")
     settings = pipeline.settings(num_segments=2, image_area=side**2)
     feature = f"{pipeline.layers.features[settings.feature_layer]}.to_q"
     layers = [name for name, module in unet.named_modules() if next(module.parameters(recurse=False), None) is not None]

@@ -2,18 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import ModelMixin
+from diffusers import ModelMixin, SchedulerMixin
 from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 POINTER = b"version https://git-lfs"  # how the text begins that stands for a file in a clone without Git LFS
 LARGEST_JSON = 64 * 2**20  # bytes; tokenizers have some 4 MB
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}  # safetensors' names
+MOST_TIMESTEPS = 100_000  # of a noise schedule: more are a mistake that would fill the memory
 HALF = "fp16", "bf16"  # variants that are taken first where the full weights are not there
 
 
@@ -23,9 +26,14 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{what} ({kind}{lines[0].rstrip('.')})") from error
+        raise ValueError(f"{what} ({in_a_line(error)})") from error
+
+
+def in_a_line(error: Exception) -> str:
+    """What an error says first; with its type, where that says more than that a value or a file is wrong."""
+    first, *more = [line.strip() for line in str(error).strip().splitlines()] or [""]
+    text = (f"{first} {more[0]}" if more and first.endswith(":") else first).rstrip(".")
+    return text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
 
 
 def check_file(path: Path) -> Path:
@@ -58,19 +66,48 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def read_scheduler(folder: Path, kind: type) -> SchedulerMixin:
+    """The scheduler, of the class that its own file names: another would swallow its values without a word."""
+    config = read_json(folder / "scheduler_config.json")
+    name, steps = config.get("_class_name", kind.__name__), config.get("num_train_timesteps", 1000)
+    kind = getattr(diffusers, str(name), None)
+    if lacking := getattr(kind, "_backends", None):
+        raise ValueError(f"its scheduler is a {name}, which needs {', '.join(lacking)}: name another class in its file")
+    if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
+        raise ValueError(f"its scheduler is a {name}, which is none in diffusers {diffusers.__version__}")
+    if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
+        raise ValueError(f"its num_train_timesteps must be a whole number from 1 to {MOST_TIMESTEPS}, not {steps!r}")
+    with explained(f"its scheduler, {name}, cannot be made from its scheduler_config.json"):
+        scheduler = kind.from_config(config)
+    if hasattr(scheduler, "alphas_cumprod") and not (config.get("beta_schedule") or config.get("trained_betas")):
+        raise ValueError("its scheduler_config.json names no noise schedule: beta_start, beta_end and beta_schedule")
+    return scheduler
+
+
+def read_tokenizer(folder: Path, kind: type) -> PreTrainedTokenizerBase:
+    """The tokenizer; whether its vocabulary is the text encoder's is not known here."""
+    for file in folder.iterdir():
+        if file.suffix in (".txt", ".model"):
+            check_file(file)
+        elif file.suffix == ".json":
+            unnamed = [token for token in ("bos_token", "eos_token") if read_json(file).get(token, True) is None]
+            if unnamed:
+                raise ValueError(f"its {_name(file)} names no {unnamed[0]}")
+    with explained("its tokenizer cannot be made from its files"):
+        return kind.from_pretrained(folder, local_files_only=True)
+
+
 def read_network(folder: Path, kind: type, dtype: torch.dtype, *, half: bool = False) -> nn.Module:
     """A network of class `kind` from the configuration and the safetensors weights in its folder.
 
     Half-precision weights are taken where the full ones are not there, or with `half` where there are any. Raises
     `ValueError` for weights that are not all there, not for this network, or not finite.
     """
-    name = folder.name
-    diffusers = issubclass(kind, ModelMixin)
-    stem = "diffusion_pytorch_model" if diffusers else "model"
+    stem = "diffusion_pytorch_model" if issubclass(kind, ModelMixin) else "model"
     variant, files = _find_weights(folder, stem, half)
     for file in files:
         _check_weights(file)
-    with explained(f"its {name} cannot be read"):
+    with explained(f"its {folder.name} cannot be read"):
         network, found = kind.from_pretrained(
             folder,
             dtype=dtype,
@@ -80,28 +117,33 @@ def read_network(folder: Path, kind: type, dtype: torch.dtype, *, half: bool = F
             ignore_mismatched_sizes=True,  # told below
             output_loading_info=True,
         )
+    _check_network(network, found, folder.name)
+    return network
+
+
+def _check_network(network: nn.Module, found: dict, name: str) -> None:
+    """Refuse a network that is not whole, by what its library `found` and by its numbers."""
     if wrong := sorted(found["mismatched_keys"]):
         key, shape, expected = wrong[0]
         raise ValueError(f"its {name}'s {key} has shape {tuple(shape)}, where its config.json says {tuple(expected)}")
-    missing = sorted({*found["missing_keys"], *(key for key, p in network.named_parameters() if p.is_meta)})
+    missing = {*found["missing_keys"], *(key for key, weight in network.named_parameters() if weight.is_meta)}
     if missing:
-        count = sum(1 for _ in network.parameters())
-        raise ValueError(f"its {name} lacks {len(missing)} of {count} weights: {', '.join(missing[:3])}")
-    own = {child for child, _ in network.named_children()}
-    strange = [  # a text encoder may share its file with other networks
-        key
-        for key in sorted(found["unexpected_keys"])
-        if diffusers or key.removeprefix("text_model.").split(".")[0] in own
-    ]
+        raise ValueError(f"its {name} lacks weights that its config.json asks for: {_some(missing)}")
+    strange = found["unexpected_keys"]
+    if not isinstance(network, ModelMixin):  # a text encoder may lie in a file with other networks
+        own = {child for child, _ in network.named_children()}
+        strange = [key for key in strange if key.removeprefix("text_model.").split(".")[0] in own]
     if strange:
-        raise ValueError(
-            f"its {name} holds {len(strange)} weights that are none of the network in its config.json: "
-            f"{', '.join(strange[:3])}"
-        )
+        raise ValueError(f"its {name} holds weights that its config.json has no place for: {_some(strange)}")
     for key, weight in network.named_parameters():
-        if not torch.stack(weight.detach().aminmax()).isfinite().all():  # a tenth of isfinite's time
-            raise ValueError(f"its {name}'s {key} is not finite in {str(dtype).removeprefix('torch.')}")
-    return network
+        if not torch.stack(weight.detach().aminmax()).isfinite().all():  # in a tenth of isfinite's time
+            precision = str(weight.dtype).removeprefix("torch.")
+            raise ValueError(f"its {name}'s {key} is not finite in {precision}: it is damaged, or needs float32")
+
+
+def _some(keys: Iterable[str]) -> str:
+    first = sorted(keys)
+    return ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
 
 
 def _name(path: Path) -> str:
@@ -110,16 +152,17 @@ def _name(path: Path) -> str:
 
 def _find_weights(folder: Path, stem: str, half: bool) -> tuple[str | None, list[Path]]:
     """The first variant whose files are all there, None for the full weights, and those files."""
-    names = re.compile(rf"{stem}(?:\.(?P<a>\w+))?\.safetensors|{stem}\.safetensors\.index(?:\.(?P<b>\w+))?\.json")
-    matches = [(found, path) for path in sorted(folder.iterdir()) if (found := names.fullmatch(path.name))]
+    names = re.compile(rf"{stem}(?:\.(?P<a>[^.]+))?\.safetensors|{stem}\.safetensors\.index(?:\.(?P<b>[^.]+))?\.json")
     variants: dict[str | None, list[Path]] = {}
-    for found, path in matches:
-        variants.setdefault(found["a"] or found["b"], []).append(path)
+    for path in sorted(folder.iterdir()):
+        if (found := names.fullmatch(path.name)) and "-of-" not in path.name:  # shards are found by their index
+            variants.setdefault(found["a"] or found["b"], []).append(path)
     order = [*HALF, None] if half else [None, *HALF]
     faults = []
     for variant in sorted(variants, key=lambda v: (order.index(v) if v in order else len(order), v or "")):
+        path = variants[variant][0 if stem == "model" else -1]  # of a file and an index, what the library reads
         try:
-            return variant, [file for path in variants[variant] for file in _files_of(path)]
+            return variant, _files_of(path)
         except ValueError as error:
             faults.append(error)
     if faults:
@@ -137,8 +180,9 @@ def _files_of(path: Path) -> list[Path]:
     if path.suffix != ".json":
         return [check_file(path)]
     shards = read_json(path).get("weight_map")
-    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
-        raise ValueError(f"its {_name(path)} does not say in which shards its weights are")
+    plain = isinstance(shards, dict) and all(isinstance(s, str) and s == Path(s).name for s in shards.values())
+    if not plain or not shards:
+        raise ValueError(f"its {_name(path)} does not say in which shards beside it the weights are")
     files = [path.parent / shard for shard in sorted(set(shards.values()))]
     if missing := [file.name for file in files if not file.exists()]:
         raise ValueError(f"its {path.parent.name} lacks the shard {missing[0]}, which its {path.name} names")

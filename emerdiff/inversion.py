@@ -108,12 +108,6 @@ def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
             "timesteps, as DDPM's and DDIM's are"
         )
     shared = {key: config[key] for key in SCHEDULE if key in config}
-    offset, spacing = shared.get("steps_offset", 0), shared.get("timestep_spacing", "leading")
-    if type(offset) is not int or offset < 0 or spacing not in ("leading", "trailing", "linspace"):
-        raise ValueError(
-            "its scheduler's steps_offset must be a whole number from 0, and its timestep_spacing leading, trailing "
-            f"or linspace, not {offset!r} and {spacing!r}"
-        )
     try:
         ddim = DDIMScheduler(**shared, set_alpha_to_one=config.get("set_alpha_to_one", False))
     except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
@@ -125,13 +119,18 @@ def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
 def _check_schedule(ddim: DDIMScheduler, alphas: Tensor, name: str) -> None:
     """Refuse what EmerDiff cannot invert; `alphas` are those of the checkpoint's own scheduler, of class `name`."""
     kind, alpha_bar = ddim.config.prediction_type, ddim.alphas_cumprod
+    steps, offset, spacing = (ddim.config[key] for key in ("num_train_timesteps", "steps_offset", "timestep_spacing"))
+    if type(offset) is not int or not 0 <= offset < steps:
+        raise ValueError(f"its scheduler's steps_offset must be a whole number from 0 to {steps - 1}, not {offset!r}")
+    if spacing not in ("leading", "trailing", "linspace"):
+        raise ValueError(f"its scheduler's timestep_spacing must be leading, trailing or linspace, not {spacing!r}")
     if kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"models that predict {kind!r} are not supported: noise or velocity is")
     falling = (alpha_bar.diff() <= 0).all() and alpha_bar[0] < 1 and alpha_bar[-1] >= 0  # NaN is not
-    if len(alpha_bar) != ddim.config.num_train_timesteps or not falling or (alpha_bar[:-1] <= 0).any():
+    if len(alpha_bar) != steps or not falling or (alpha_bar[:-1] <= 0).any():
         raise ValueError(
             "the noise schedule of its scheduler is broken: alphas_cumprod must fall, from under 1 to 0 or above, over "
-            f"its {ddim.config.num_train_timesteps} timesteps"
+            f"its {steps} timesteps"
         )
     # some classes write 2^-24 for the 0 at the end of a schedule that leaves no signal
     if alphas.shape != alpha_bar.shape or not torch.allclose(alphas.float(), alpha_bar, rtol=0, atol=2**-24):

@@ -1,6 +1,7 @@
 """Where in a U-Net the method reads and perturbs, found from the network's own structure."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffusers import UNet2DConditionModel
@@ -42,6 +43,20 @@ class Layers:
     """Latent cells along each side of a grid cell."""
 
 
+def check_conditioning(config: Mapping[str, object]) -> None:
+    """Raises `ValueError` where a U-Net of this configuration is conditioned on more than one prompt."""
+    extra = [name for name in CONDITIONING if config.get(name) is not None and config.get(name) is not False]
+    if config.get("attention_type", "default") != "default":
+        extra.append("attention_type")
+    if extra:
+        raise ValueError(f"EmerDiff supports U-Nets conditioned on a prompt alone; this one has {', '.join(extra)}")
+    if type(config.get("cross_attention_dim", 0)) is not int:
+        raise ValueError(
+            "EmerDiff needs a U-Net whose layers all read the same prompt; the cross_attention_dim of this one is "
+            f"{config['cross_attention_dim']!r}"
+        )
+
+
 def find_layers(unet: nn.Module) -> Layers:
     """The layers of `unet`; raises `ValueError` with the reason where the architecture is not supported."""
     if not isinstance(unet, UNet2DConditionModel):
@@ -49,16 +64,7 @@ def find_layers(unet: nn.Module) -> Layers:
             f"EmerDiff needs a UNet2DConditionModel (Stable Diffusion 1.x or 2.x), not {type(unet).__name__}"
         )
     config = unet.config
-    extra = [name for name in CONDITIONING if config.get(name) is not None and config.get(name) is not False]
-    if config.get("attention_type", "default") != "default":
-        extra.append("attention_type")
-    if extra:
-        raise ValueError(f"EmerDiff supports U-Nets conditioned on a prompt alone; this one has {', '.join(extra)}")
-    if type(config.cross_attention_dim) is not int:
-        raise ValueError(
-            "EmerDiff needs a U-Net whose layers all read the same prompt; the cross_attention_dim of this one is "
-            f"{config.cross_attention_dim!r}"
-        )
+    check_conditioning(config)
     if config.in_channels != config.out_channels:
         raise ValueError(
             f"EmerDiff needs a U-Net that takes noisy latents alone; this one takes {config.in_channels} channels "

@@ -7,7 +7,7 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderTiny, SchedulerMixin
+from diffusers import AutoencoderTiny
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -17,10 +17,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from .checking import check_latents, try_out
-from .files import check_file, explained, read_json, read_network
+from .files import explained, in_a_line, read_json, read_network, read_scheduler, read_tokenizer
+from .layers import check_conditioning
 from .miniature import WEIGHTS
 from .pipeline import EmerDiffPipeline
 
@@ -37,7 +37,7 @@ PARTS = {  # of a checkpoint, with the libraries that their classes are from
     "unet": diffusers,
     "scheduler": diffusers,
 }
-MOST_TIMESTEPS = 100_000  # of a noise schedule: more are a mistake that would fill the memory
+INDEX = "model_index.json"
 INSTEAD = (
     f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to fit: {', '.join(CHECKPOINTS)}."
 )
@@ -118,14 +118,14 @@ def _best_device() -> str:
 def _read(model: str | Path, dtype: torch.dtype) -> EmerDiffPipeline:
     """The pipeline on the CPU."""
     if not str(model).strip():
-        raise ValueError("it is no name")
+        raise ValueError("the name is empty")
     folder = WEIGHTS if model == MINIATURE else Path(model).expanduser()
+    if folder != WEIGHTS and not (folder / INDEX).exists():
+        for above in folder.parents[:2]:
+            if folder.exists() and (above / INDEX).exists():
+                raise ValueError(f"it is a part of a checkpoint: give the folder of the whole, {above}")
     if folder.is_file():
-        raise ValueError(
-            f"it is a single file; give its folder, {folder.parent}"
-            if (folder.parent / "model_index.json").exists() or (folder.parent.parent / "model_index.json").exists()
-            else "it is a single file; diffusers' from_single_file and save_pretrained make a folder of it"
-        )
+        raise ValueError("it is a single file; diffusers' from_single_file and save_pretrained make a folder of it")
     on_hub = not folder.is_dir()
     if on_hub:
         folder = _download(str(model), dtype)
@@ -142,42 +142,42 @@ def _read(model: str | Path, dtype: torch.dtype) -> EmerDiffPipeline:
 def _download(name: str, dtype: torch.dtype) -> Path:
     """The folder of a checkpoint on the Hub, tried out before its weights are fetched.
 
-    In float16 the half-precision weights, where there are any, are half the download.
+    In float16 the half-precision weights, where there are any, are half the download; else where there are no others.
     """
     revision = CHECKPOINTS.get(name)
-    _check_index(EmerDiffPipeline.load_config(name, revision=revision))
     small = [f"{part}/*{suffix}" for part in PARTS for suffix in (".json", ".txt", ".model")]
-    _try_out(Path(snapshot_download(name, revision=revision, allow_patterns=["model_index.json", *small])))
+    _try_out(Path(snapshot_download(name, revision=revision, allow_patterns=[INDEX, *small])))
     unused = {"safety_checker": None, "feature_extractor": None}
-    for variant in ("fp16", None) if dtype == torch.float16 else (None,):
+    faults = {}
+    for variant in ("fp16", None) if dtype == torch.float16 else (None, "fp16"):
         try:
             return Path(
                 EmerDiffPipeline.download(name, revision=revision, variant=variant, use_safetensors=True, **unused)
             )
-        except (OSError, ValueError):
-            if variant is None:
-                raise
+        except (OSError, ValueError) as error:
+            faults[variant] = error
+    raise faults[None]
 
 
 def _assemble(folder: Path, network: Callable[[str, type], nn.Module]) -> EmerDiffPipeline:
     """A pipeline of a checkpoint's small parts, with what `network` makes of the name and class of each large one."""
-    if not (folder / "model_index.json").exists():
-        raise ValueError("it has no model_index.json, which a checkpoint in diffusers layout has")
-    index = read_json(folder / "model_index.json")
+    if not (folder / INDEX).exists():
+        raise ValueError(f"it has no {INDEX}, which a checkpoint in diffusers layout has")
+    index = read_json(folder / INDEX)
     kinds = _check_index(index)
     for part in PARTS:
         if not (folder / part).is_dir():
             raise ValueError(f"its folder {part} is missing")
-    small = {"scheduler": _scheduler(folder / "scheduler", kinds["scheduler"])}
-    small["tokenizer"] = _tokenizer(folder / "tokenizer", kinds["tokenizer"])
+    small = {
+        "scheduler": read_scheduler(folder / "scheduler", kinds["scheduler"]),
+        "tokenizer": read_tokenizer(folder / "tokenizer", kinds["tokenizer"]),
+    }
     large = {part: network(part, kinds[part]) for part in ("unet", "text_encoder", "vae")}
     return EmerDiffPipeline(**small, **large, defaults=index.get("defaults"))
 
 
 def _check_index(index: dict) -> dict[str, type]:
     """The classes of a checkpoint's parts, by its model_index.json."""
-    if not isinstance(index, dict):
-        raise ValueError("its model_index.json does not hold a JSON object")
     kinds = {}
     for part, library in PARTS.items():
         entry = index.get(part)
@@ -188,29 +188,8 @@ def _check_index(index: dict) -> dict[str, type]:
         if part == "unet" and name != "UNet2DConditionModel":
             raise ValueError(f"its denoiser is a {name}; EmerDiff needs a UNet2DConditionModel")
         if not isinstance(kinds[part], type):
-            raise ValueError(f"its {part} is a {name}, which {library.__name__} {library.__version__} does not have")
+            raise ValueError(f"its {part} is a {name}, which is none in {library.__name__} {library.__version__}")
     return kinds
-
-
-def _scheduler(folder: Path, kind: type) -> SchedulerMixin:
-    """The scheduler, of the class that its own file names: another would swallow its values without a word."""
-    config = read_json(folder / "scheduler_config.json")
-    name, steps = config.get("_class_name", kind.__name__), config.get("num_train_timesteps", 1000)
-    kind = getattr(diffusers, str(name), None)
-    if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
-        raise ValueError(f"its scheduler is a {name}, which diffusers {diffusers.__version__} does not have")
-    if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
-        raise ValueError(f"its num_train_timesteps must be a whole number from 1 to {MOST_TIMESTEPS}, not {steps!r}")
-    with explained(f"its scheduler, {name}, cannot be made from its scheduler_config.json"):
-        return kind.from_config(config)
-
-
-def _tokenizer(folder: Path, kind: type) -> PreTrainedTokenizerBase:
-    for file in folder.iterdir():
-        if file.suffix in (".json", ".txt", ".model"):
-            read_json(file) if file.suffix == ".json" else check_file(file)
-    with explained("its tokenizer cannot be made from its files"):
-        return kind.from_pretrained(folder, local_files_only=True)
 
 
 def _try_out(folder: Path) -> None:
@@ -221,6 +200,8 @@ def _try_out(folder: Path) -> None:
 
     def blank(part: str, kind: type) -> nn.Module:
         config = read_json(folder / part / "config.json")
+        if part == "unet":
+            check_conditioning(config)
         if config.get("quantization_config"):
             raise ValueError(f"its {part} is quantised; EmerDiff needs floating point")
         with explained(f"its {part} cannot be made from its config.json"), torch.device("meta"):
@@ -258,9 +239,4 @@ def _reason(error: Exception) -> str:
         return "there is no such folder, nor can it be the id of a Hub repository"
     if LocalEntryNotFoundError in causes or OfflineModeIsEnabled in causes:
         return "it is not on this machine, and the Hub cannot be reached (no network, or offline mode)"
-    text = str(error).strip().split("\n")[0]
-    if "file named model_index.json" in text:
-        return "it has no model_index.json, which a checkpoint in diffusers layout has"
-    if isinstance(error, OSError | ValueError):
-        return text
-    return f"its files hold what the libraries cannot use ({type(error).__name__}: {text})"
+    return in_a_line(error)

@@ -1,15 +1,35 @@
+import inspect
 import json
+import os
 import shutil
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from conftest import quick, save_as_stable_diffusion, small_parts
-from diffusers import AutoencoderTiny, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDPMPipeline,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    SchedulerMixin,
+    UNet2DModel,
+    VQModel,
+)
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel
 
 import emerdiff
 from emerdiff import EmerDiffPipeline, Settings
+from emerdiff.inversion import sampling_steps, step_at
 
+UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438167540\n"
 SCHEDULERS = {"small": "PNDMScheduler", "small_v2": "DDIMScheduler"}
 
 
@@ -22,6 +42,11 @@ def copy(checkpoint, tmp_path):
 def edit_json(path, **changes):
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
+
+
+def edit_weights(path, edit):
+    """`edit` takes and returns the tensors by their names."""
+    save_file(edit(load_file(path)), path, {"format": "pt"})
 
 
 def reason(model, **kwargs) -> str:
@@ -243,3 +268,459 @@ def test_wrong_default_settings_are_refused_when_the_model_is_loaded(copy, defau
 def test_a_device_that_cannot_be_used_is_refused_by_name(checkpoint, device):
     with pytest.raises(ValueError, match=f"the device '{device}' cannot be used here: "):
         emerdiff.load(checkpoint, device=device)
+
+
+# --- Noise schedules
+
+
+def schedulers() -> list[type]:
+    """Those of diffusers; without three that need arguments and have no alphas, and those of packages not here."""
+    modules = diffusers.schedulers, diffusers.schedulers.deprecated
+    kinds = {getattr(module, name) for module in modules for name in dir(module) if name.endswith("Scheduler")}
+    made = [kind for kind in kinds if not hasattr(kind, "_backends")]
+    return [kind for kind in made if not arguments(kind, lambda p: p.default is p.empty)]
+
+
+def arguments(kind: type, wanted=lambda parameter: True) -> set[str]:
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name for p in parameters if wanted(p) and p.kind is not p.VAR_KEYWORD}
+
+
+SCHEDULES = {
+    "defaults": {},
+    "SD": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1},
+    "no signal": {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"},
+    "trained": {"trained_betas": np.linspace(0.001, 0.01, 400).tolist(), "num_train_timesteps": 400},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_scheduler_gives_its_own_alphas_or_is_refused_in_memory_and_from_its_file(tmp_path, name):
+    fitting = set()
+    for kind in schedulers():
+        given = {key: value for key, value in SCHEDULES[name].items() if key in arguments(kind)}
+        try:
+            scheduler = kind(**given)
+        except (TypeError, ValueError):  # UnCLIP's knows one schedule alone, RePaint's no list of betas
+            continue
+        try:
+            steps = sampling_steps(scheduler, 20)
+        except ValueError as error:
+            assert "noise schedule" in str(error) or "models that predict" in str(error)
+            continue
+        fitting.add(kind.__name__)
+        own = scheduler.alphas_cumprod.tolist()
+        assert [step.alpha_bar for step in steps] == pytest.approx([own[step.t] for step in steps], rel=0, abs=1e-7)
+        assert step_at(scheduler, 7).alpha_bar == own[7]
+        scheduler.save_pretrained(tmp_path / kind.__name__)
+        assert sampling_steps(kind.from_pretrained(tmp_path / kind.__name__), 20) == steps
+    assert fitting >= {f"{kind}Scheduler" for kind in ("DDIM", "PNDM", "EulerDiscrete", "HeunDiscrete", "LCM", "TCD")}
+    assert not fitting & {f"{kind}Scheduler" for kind in ("EDMEuler", "FlowMatchEulerDiscrete", "ScoreSdeVe", "IPNDM")}
+
+
+@pytest.mark.parametrize(
+    "scheduler, grid",
+    [
+        (EulerDiscreteScheduler(**SCHEDULES["SD"], timestep_spacing="trailing"), [999, 799, 599, 399, 199]),
+        (LCMScheduler(), [800, 600, 400, 200, 0]),
+        (HeunDiscreteScheduler(), [999, 749, 500, 250, 0]),
+    ],
+    ids=["as SD-Turbo's", "as LCM's", "its class's defaults"],
+)
+def test_schedulers_of_other_classes_keep_their_noise_schedule_and_spacing(copy, scheduler, grid):
+    shutil.rmtree(copy / "scheduler")
+    scheduler.save_pretrained(copy / "scheduler")
+    edit_json(copy / "model_index.json", scheduler=["diffusers", type(scheduler).__name__])
+    pipe = emerdiff.load(copy, device="cpu")
+    assert [step.t for step in sampling_steps(pipe.scheduler, 5)] == grid
+    assert step_at(pipe.scheduler, 500).alpha_bar == scheduler.alphas_cumprod[500].item()
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        # the class in the scheduler's own file counts, as DDIM's and PNDM's take any values without a word
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler, has another kind"),
+        ({"_class_name": "EDMDPMSolverMultistepScheduler"}, "EDMDPMSolverMultistepScheduler, has another kind"),
+        ({"_class_name": "CogVideoXDDIMScheduler"}, "its scheduler, CogVideoXDDIMScheduler, differs from DDIM's"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "another kind of noise schedule"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "another kind of noise schedule"),
+        ({"_class_name": "TheirScheduler"}, "its scheduler is a TheirScheduler, which is none in diffusers"),
+        ({"_class_name": "UNet2DModel"}, "its scheduler is a UNet2DModel, which is none in diffusers"),
+        ({"_class_name": "HeunDiscreteScheduler", "beta_schedule": "exp"}, "is not one of DDIM's"),
+        ({"beta_schedule": "their own"}, "cannot be made from its scheduler_config.json"),
+        ({"beta_schedule": ...}, "its scheduler_config.json names no noise schedule"),
+        ({"beta_start": "0.1"}, "cannot be made from its scheduler_config.json"),
+        ({"beta_start": float("nan")}, "the noise schedule of its scheduler is broken"),
+        ({"beta_end": 5}, "the noise schedule of its scheduler is broken"),
+        ({"trained_betas": [-0.1] * 1000}, "the noise schedule of its scheduler is broken"),
+        ({"trained_betas": [0.1] * 10}, "the noise schedule of its scheduler is broken"),
+        ({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, "ends without any signal"),
+        ({"prediction_type": "flow_prediction"}, "models that predict 'flow_prediction' are not supported"),
+        ({"num_train_timesteps": "1000"}, "num_train_timesteps must be a whole number from 1 to 100000, not '1000'"),
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps must be a whole number from 1 to 100000"),
+        ({"num_train_timesteps": 20}, "num_inference_steps must be at most 20 for this model, not 50"),
+        ({"steps_offset": -1}, "steps_offset must be a whole number from 0 to 999, not -1"),
+        ({"steps_offset": "1"}, "steps_offset must be a whole number from 0 to 999, not '1'"),
+        ({"timestep_spacing": "even"}, "timestep_spacing must be leading, trailing or linspace, not 'even'"),
+    ],
+    ids=str,
+)
+def test_a_noise_schedule_that_ddim_does_not_have_is_refused(copy, changes, expected):
+    edit_json(copy / "scheduler" / "scheduler_config.json", **changes)
+    assert expected in reason(copy)
+
+
+# --- Tokenizers
+
+
+def old_layout(folder):
+    """vocab.json and merges.txt in place of tokenizer.json, as Stable Diffusion has them."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in model["merges"]))
+
+
+@pytest.mark.parametrize("length", [..., None, 512, "77"])
+def test_the_longest_prompt_is_the_text_encoders_where_the_tokenizer_does_not_say(copy, small, length):
+    edit_json(copy / "tokenizer" / "tokenizer_config.json", model_max_length=length)
+    tokenizer = type(small.tokenizer).from_pretrained(copy / "tokenizer")
+    pipe = EmerDiffPipeline(**parts_of(small) | {"tokenizer": tokenizer})
+    assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
+
+
+def test_a_tokenizer_in_the_old_layout_loads(copy, small):
+    old_layout(copy / "tokenizer")
+    pipe = emerdiff.load(copy, device="cpu", dtype=torch.float32)
+    assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
+
+
+VOCABULARY = "its tokenizer knows {} tokens, but its text_encoder 281: vocab.json and merges.txt, or tokenizer.json"
+
+
+@pytest.mark.parametrize(
+    "spoil, expected",
+    [
+        (lambda folder: (folder / "tokenizer.json").unlink(), VOCABULARY.format(2)),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], VOCABULARY.format(2)),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "its tokenizer cannot be made from its files"),
+        (lambda folder: (folder / "tokenizer.json").write_text(""), "its tokenizer/tokenizer.json is empty"),
+        (lambda folder: edit_json(folder / "tokenizer_config.json", bos_token="<s>"), VOCABULARY.format(282)),
+        (lambda folder: edit_json(folder / "tokenizer_config.json", bos_token=None), "names no bos_token"),
+        (lambda folder: edit_json(folder / "tokenizer_config.json", pad_token=None), "no token for padding"),
+        (lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=1), "must be from 2 tokens"),
+        (lambda folder: (old_layout(folder), (folder / "merges.txt").unlink()), "cannot be made from its files"),
+        (lambda folder: (old_layout(folder), (folder / "vocab.json").unlink()), "cannot be made from its files"),
+        (
+            lambda folder: (old_layout(folder), edit_json(folder / "vocab.json", **{"<|startoftext|>": 999})),
+            "its tokenizer does not number its tokens from 0 to 280",
+        ),
+        (
+            lambda folder: (old_layout(folder), edit_json(folder / "vocab.json", **{"<|startoftext|>": ...})),
+            "its tokenizer does not number its tokens from 0 to 280",
+        ),
+    ],
+    ids=range(12),
+)
+def test_a_tokenizer_that_is_not_the_text_encoders_is_refused(copy, spoil, expected):
+    spoil(copy / "tokenizer")
+    assert expected in reason(copy)
+
+
+# --- Parts that do not belong together
+
+
+def parts_of(pipe) -> dict:
+    return {name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+
+
+def wide_text_encoder():
+    return CLIPTextModel(CLIPTextConfig(vocab_size=281, hidden_size=64, num_hidden_layers=1, num_attention_heads=4))
+
+
+@pytest.mark.parametrize(
+    "other, expected",
+    [
+        ({"vae": AutoencoderKL(latent_channels=16)}, "its vae's latents have 16 channels, but its unet takes 4"),
+        ({"vae": AutoencoderKL(in_channels=1)}, "its vae must read and paint RGB, not pictures of 1 and 3 channels"),
+        ({"vae": AutoencoderKL(shift_factor=0.1)}, "its vae has shift_factor"),
+        ({"vae": AutoencoderKL(scaling_factor=0.0)}, "the scaling_factor of its vae must be a number over 0, not 0.0"),
+        ({"vae": VQModel(latent_channels=4)}, "its vae is a VQModel; EmerDiff needs an AutoencoderKL"),
+        ({"text_encoder": wide_text_encoder()}, "outputs are 64 wide, but its unet reads prompts 32 wide"),
+        ({"scheduler": SchedulerMixin()}, "its scheduler, SchedulerMixin, has another kind of noise schedule"),
+        ({"defaults": {"feature_layer": 9}}, "default settings are wrong: feature_layer must be from 0 to 2"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(small, other, expected):
+    with pytest.raises(ValueError) as caught:
+        EmerDiffPipeline(**parts_of(small) | other)
+    assert expected in str(caught.value)
+
+
+CONDITIONING = {
+    "addition_embed_type": "text",
+    "addition_time_embed_dim": 8,
+    "attention_type": "gated",
+    "class_embed_type": "timestep",
+    "cross_attention_dim": [32, 32, 32],
+    "dual_cross_attention": True,
+    "encoder_hid_dim": 64,
+    "encoder_hid_dim_type": "text_proj",
+    "num_class_embeds": 10,
+    "projection_class_embeddings_input_dim": 8,
+    "time_cond_proj_dim": 16,
+}
+
+
+def test_conditioning_on_more_than_a_prompt_is_refused_by_its_name_before_weights_are_read(copy):
+    config = copy / "unet" / "config.json"
+    before = config.read_text()
+    for weights in copy.glob("*/*.safetensors"):
+        weights.unlink()
+    for name, value in CONDITIONING.items():
+        edit_json(config, **{name: value})
+        assert name in reason(copy)
+        config.write_text(before)
+
+
+@pytest.mark.parametrize(
+    "part, changes, expected",
+    [
+        ("unet", {"block_out_channels": None}, "its unet cannot be made from its config.json (TypeError: "),
+        ("unet", {"block_out_channels": [32, 32]}, "its unet cannot be made from its config.json ("),
+        ("unet", {"down_block_types": ["TheirBlock"] * 3}, "its unet cannot be made from its config.json ("),
+        ("unet", {"in_channels": "4"}, "its unet cannot be made from its config.json (TypeError: "),
+        ("unet", {"norm_num_groups": 0}, "its unet cannot be made from its config.json (ZeroDivisionError: "),
+        ("unet", {"freq_shift": "0"}, "its parts do not work together (TypeError: "),
+        ("unet", {"conv_in_kernel": 4}, "its parts do not work together ("),
+        ("unet", {"conv_out_kernel": 4}, "its parts do not work together (its unet's prediction is of shape "),
+        ("unet", {"sample_size": "32"}, "must be a whole number, not '32'"),
+        ("unet", {"sample_size": [32]}, "must be a whole number, not [32]"),
+        ("unet", {"sample_size": 1}, "its pictures must be from 64 to 4096 pixels a side, not 4"),
+        ("unet", {"sample_size": 10**9}, "its pictures must be from 64 to 4096 pixels a side"),
+        ("unet", {"transformer_layers_per_block": 0}, "needs an upward block with cross-attention"),
+        ("unet", {"quantization_config": {"load_in_8bit": True}}, "its unet is quantised"),
+        ("vae", {"block_out_channels": [16]}, "its vae cannot be made from its config.json (IndexError: "),
+        ("vae", {"block_out_channels": [16, 32, 32, 32]}, "its parts do not work together ("),
+        ("vae", {"scaling_factor": None}, "the scaling_factor of its vae must be a number over 0, not None"),
+        ("vae", {"scaling_factor": float("nan")}, "the scaling_factor of its vae must be a number over 0, not nan"),
+        ("text_encoder", {"hidden_size": "32"}, "field 'hidden_size': TypeError"),
+        ("text_encoder", {"hidden_act": "theirs"}, "its text_encoder cannot be made from its config.json (KeyError: "),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_that_cannot_work_is_refused(copy, part, changes, expected):
+    edit_json(copy / part / "config.json", **changes)
+    assert expected in reason(copy)
+
+
+@pytest.mark.parametrize(
+    "part, entry, expected",
+    [
+        ("vae", ["diffusers", "TheirAutoencoder"], "its vae is a TheirAutoencoder, which is none in diffusers"),
+        ("text_encoder", ["os", "system"], "its text_encoder is a system, which is none in transformers"),
+        ("text_encoder", ["transformers", "CLIPTextModelWithProjection"], "must give a vector for each token"),
+        ("scheduler", ["diffusers", 3], "its scheduler is a 3, which is none in diffusers"),
+        ("unet", "UNet2DConditionModel", "it is a StableDiffusionPipeline without a unet"),
+    ],
+)
+def test_a_class_that_is_not_one_is_named(copy, part, entry, expected):
+    edit_json(copy / "model_index.json", **{part: entry})
+    assert expected in reason(copy)
+
+
+# --- Files
+
+
+SMALL_FILES = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+]
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (POINTER, "its {} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
+        ("", "its {} is empty"),
+        ("[1]", "its {} does not hold a JSON object"),
+        ("{", "its {} is not a valid JSON file ("),
+        (b"\xff\xfe{}", "its {} is not a valid JSON file ("),
+        ("[" * 100_000, "its {} is not a valid JSON file ("),
+        (None, "its {} is not a file"),
+    ],
+    ids=["pointer", "empty", "list", "cut off", "no text", "deep", "folder"],
+)
+def test_a_small_file_that_cannot_be_read_is_named_with_the_reason(copy, content, expected):
+    for name in SMALL_FILES:
+        file = copy / name
+        file.rename(copy / "kept")
+        if content is None:
+            file.mkdir()
+        else:
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert reason(copy).startswith(expected.format(name))
+        file.rmdir() if content is None else file.unlink()
+        (copy / "kept").rename(file)
+
+
+def test_a_file_far_too_large_is_not_read(copy):
+    os.truncate(copy / "unet" / "config.json", 2**31)
+    assert reason(copy).startswith("its unet/config.json has 2048 MiB, far too many")
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (POINTER.encode(), "its {} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
+        (b"", "its {} is empty"),
+        ((2**60).to_bytes(8, "little") + b"{}", "its weights are damaged: {} ("),
+    ],
+    ids=["pointer", "empty", "false length of the header"],
+)
+def test_weights_that_are_no_weights_are_named(copy, content, expected):
+    for name in (VAE, TEXT, UNET):  # each is read before the one that is broken already
+        (copy / name).write_bytes(content)
+        assert reason(copy).startswith(expected.format(name))
+
+
+def without(key):
+    return lambda weights: {name: tensor for name, tensor in weights.items() if name != key}
+
+
+def with_(key, tensor):
+    return lambda weights: weights | {key: tensor}
+
+
+@pytest.mark.parametrize(
+    "file, edit, expected",
+    [
+        (UNET, without("conv_in.weight"), "its unet lacks weights that its config.json asks for: conv_in.weight"),
+        (UNET, with_("conv_in.weight", torch.zeros(32, 5, 3, 3)), "its unet's conv_in.weight has shape (32, 5, 3, 3)"),
+        (UNET, with_("position_net.weight", torch.zeros(3)), "no place for: position_net.weight"),
+        (UNET, with_("conv_in.bias", torch.ones(32, dtype=torch.int8)), "is quantised, as conv_in.bias is I8"),
+        (UNET, with_("conv_in.bias", torch.full((32,), torch.nan)), "its unet's conv_in.bias is not finite in float32"),
+        (VAE, lambda weights: {"nothing": torch.zeros(1)}, "its vae lacks weights that its config.json asks for"),
+        (TEXT, lambda weights: dict(list(weights.items())[1:]), "its text_encoder lacks weights"),
+        (TEXT, with_("text_model.encoder.layers.9.mlp.fc1.bias", torch.ones(1)), "no place for: "),
+    ],
+    ids=["lacking", "shape", "another network's", "whole numbers", "NaN", "vae", "text encoder", "more layers"],
+)
+def test_weights_that_are_not_the_networks_are_refused(copy, file, edit, expected):
+    edit_weights(copy / file, edit)
+    assert expected in reason(copy, dtype=torch.float32)
+
+
+def test_weights_that_overflow_half_precision_are_refused_only_there(copy):
+    edit_weights(copy / UNET, with_("conv_in.weight", torch.full((32, 4, 3, 3), 1e6)))
+    assert "conv_in.weight is not finite in float16" in reason(copy, dtype=torch.float16)
+    assert emerdiff.load(copy, device="cpu", dtype=torch.float32).unet.conv_in.weight.max() == 1e6
+
+
+def test_a_text_encoder_in_a_file_with_the_rest_of_clip_loads(copy, small):
+    def whole(weights):
+        own = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in weights.items()}
+        rest = {"text_projection.weight": torch.ones(2, 2), "vision_model.post_layernorm.bias": torch.ones(2)}
+        return own | rest | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+
+    edit_weights(copy / TEXT, whole)
+    pipe = emerdiff.load(copy, device="cpu", dtype=torch.float32)
+    assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
+
+
+# --- Variants and shards
+
+
+def as_variant(folder, variant):
+    for file in folder.glob("*.safetensors"):
+        file.rename(file.with_suffix(f".{variant}.safetensors"))
+
+
+def assert_same_weights(pipe, small):
+    for part in ("unet", "vae", "text_encoder"):
+        for a, b in zip(getattr(pipe, part).parameters(), getattr(small, part).parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [
+        {"unet": "fp16", "vae": "fp16", "text_encoder": "fp16"},
+        {"unet": "bf16"},
+        {"vae": "non_ema", "text_encoder": "ema-only"},
+    ],
+    ids=["all", "one", "other names"],
+)
+def test_variants_are_used_where_the_full_weights_are_not_there(copy, small, variants):
+    for part, variant in variants.items():
+        as_variant(copy / part, variant)
+    assert_same_weights(emerdiff.load(copy, device="cpu", dtype=torch.float32), small)
+
+
+def test_of_full_and_half_weights_the_full_ones_are_used_unless_they_are_a_pointer(copy, small):
+    as_variant(copy / "unet", "fp16")
+    (copy / UNET).write_text(POINTER)
+    assert_same_weights(emerdiff.load(copy, device="cpu", dtype=torch.float32), small)
+    half = copy / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    shutil.copy(half, copy / UNET)
+    half.write_text("not read")
+    assert_same_weights(emerdiff.load(copy, device="cpu", dtype=torch.float32), small)
+
+
+@pytest.fixture
+def sharded(copy, small):
+    """The copy with a U-Net in half-precision shards alone."""
+    (copy / UNET).unlink()
+    small.unet.save_pretrained(copy / "unet", variant="fp16", max_shard_size="500KB")
+    return copy
+
+
+def test_shards_of_a_variant_are_used(sharded, small):
+    assert len(list(sharded.glob("unet/*-of-*.safetensors"))) > 2
+    assert_same_weights(emerdiff.load(sharded, device="cpu", dtype=torch.float32), small)
+
+
+def test_what_is_wrong_with_shards_is_said(sharded):
+    index = sharded / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json"
+    shard = next(sharded.glob("unet/*-00002-of-*.safetensors"))
+    edit_weights(shard, lambda weights: dict(list(weights.items())[1:]))  # though the index promises it
+    assert reason(sharded).startswith("its unet lacks weights that its config.json asks for: ")
+    shard.write_text(POINTER)
+    assert reason(sharded).startswith(f"its unet/{shard.name} is a Git LFS pointer")
+    shard.unlink()
+    assert reason(sharded) == f"its unet lacks the shard {shard.name}, which its {index.name} names"
+    edit_json(index, weight_map={"conv_in.weight": "../vae/diffusion_pytorch_model.safetensors"})
+    assert reason(sharded) == f"its unet/{index.name} does not say in which shards beside it the weights are"
+    index.unlink()
+    assert reason(sharded).startswith("its unet lacks diffusion_pytorch_model.safetensors.index.json")
+
+
+# --- Folders
+
+
+@pytest.mark.parametrize("name", ["two words", "Ünïcödé 模型", "v1.5[a]#%20'", "-dash", "link"])
+def test_a_folder_may_have_any_name(copy, monkeypatch, name):
+    (copy / "scheduler" / "scheduler_config.json").write_text("")  # what is said of it was read from the folder
+    folder = copy.with_name(name)
+    folder.symlink_to(copy) if name == "link" else copy.rename(folder)
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    for way in (folder, f"{folder}/", name, f"./{name}", f"../{folder.parent.name}/{name}", f"~/{name}"):
+        assert reason(way) == "its scheduler/scheduler_config.json is empty"
+
+
+def test_what_is_no_folder_of_a_checkpoint_says_so(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for inside in ("unet", "model_index.json", UNET):
+        expected = f"it is a part of a checkpoint: give the folder of the whole, {checkpoint}"
+        assert reason(checkpoint / inside) == expected
+    assert reason("") == reason(" ") == "the name is empty"
+    assert reason(".").startswith("it has no model_index.json")
+    assert "expected str, bytes or os.PathLike" in reason(None)
+    assert reason("x\0y").startswith("there is no such folder")
