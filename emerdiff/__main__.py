@@ -69,9 +69,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def segment(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namespace) -> int:
     """Segments each picture; one that fails, in whatever way, is reported, and the others go on."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=options.out):
-        pass  # where nothing can be written, no picture need be tried
+    _open_folder(options.out)
     given = {(os.path.realpath(path.parent), path.name): path for path in options.images}  # each counts once
     paths, failed = list(given.values()), 0
     pictures = {found for path in paths if (found := identity(path))}
@@ -84,6 +82,16 @@ def segment(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Namesp
     if len(paths) > 1:
         _say(f"{len(paths) - failed} of {len(paths)} pictures segmented, {failed} failed")
     return 1 if failed else 0
+
+
+def _open_folder(folder: Path) -> None:
+    """Makes a folder unless it is there; an error where nothing could be written to it after a long run."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"--out must be a folder: {folder} is a file, or below one") from error
+    with TemporaryDirectory(prefix=".emerdiff-", dir=folder):
+        pass
 
 
 def _segment(
@@ -154,6 +162,7 @@ def evaluate(pipe: EmerDiffPipeline, settings: Settings, options: argparse.Names
     """Scores EmerDiff and its competitors on a dataset with truth; goes on where an earlier run ended."""
     evaluation = Evaluation(options.dataset, options.train, options.model, settings, tuple(options.methods))
     dataset, train = (source and open_dataset(source, pipe.native_side) for source in (options.dataset, options.train))
+    _open_folder(options.out)
     shown = processes().is_main_process
     with tqdm(unit="picture", leave=False, disable=None if shown else True) as bar:
         for bar.n, bar.total in run(pipe, evaluation, dataset, train, options.out):

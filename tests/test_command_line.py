@@ -147,9 +147,9 @@ def test_too_many_segments_for_one_picture_are_reported_like_a_broken_file(capsy
 def test_a_folder_that_cannot_be_made_gives_status_1_and_the_reason(capsys, checkpoint, tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        arguments = ["segment", "any.png", "--out", out, "--model", checkpoint, "--device", "cpu"]
-        status, _, err = called(capsys, *arguments)
-        assert status == 1 and re.search(r"error: .*file", err)
+        for command in (["segment", "any.png"], ["evaluate", "scenes:1..1"]):
+            status, _, err = called(capsys, *command, "--out", out, "--model", checkpoint, "--device", "cpu")
+            assert status == 1 and f"error: --out must be a folder: {out} is a file, or below one" in err
 
 
 # --- Nothing about one picture stops the others
