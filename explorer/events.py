@@ -22,6 +22,7 @@ import emerdiff
 from emerdiff.batches import Results
 from emerdiff.drawing import indexed_png, palette
 from emerdiff.exporting import OPACITY, export
+from emerdiff.filenames import safe_stem
 from emerdiff.loading import MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
@@ -224,7 +225,11 @@ def _waiting(words: str, *pair) -> tuple:
 
 def _unsegmented(image: str | Path, opacity: float, outlines: bool) -> tuple:
     """Slider, left and right picture of what is not segmented yet."""
-    return compared(pictures.alone(image), "picture", opacity, outlines)
+    return compared(_alone(image), "picture", opacity, outlines)
+
+
+def _alone(image: str | Path) -> pictures.Layers:
+    return pictures.alone(safe_stem(Path(image).name), runs.shown(open_picture(image)))
 
 
 def _only_status(progress: emerdiff.Progress, seconds: float) -> tuple:
@@ -234,7 +239,7 @@ def _only_status(progress: emerdiff.Progress, seconds: float) -> tuple:
 
 def _sketching(image: str, k: int, *look) -> Callable:
     """Tells status and sketches of a run that will be cut to k."""
-    alone = pictures.alone(image)
+    alone = _alone(image)
 
     def tell(progress, seconds):
         pair = compared(pictures.sketched(progress.sketch, alone, k), *look) if progress.sketch else ()

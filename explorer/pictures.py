@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,12 +13,10 @@ import emerdiff
 from emerdiff.decoding import decode
 from emerdiff.drawing import overlay, palette
 from emerdiff.exporting import Legend
-from emerdiff.filenames import safe_stem
 from emerdiff.masks import upsample_nearest
-from emerdiff.picture import open_picture
 from emerdiff.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
 
-from .runs import label_of, shown
+from .runs import label_of
 from .session import FINE, Session
 
 VIEWS = ("slider", "side by side", "masks", "confidence", "coarse map", "picture")
@@ -65,11 +62,10 @@ def sketched(sketch: emerdiff.Segmentation, alone: Layers, k: int) -> Layers:
     return Layers(alone.name, alone.shown, labels, naive, groups[sketch.coarse_labels], unnamed(k), sketch.confidence)
 
 
-def alone(source: str | Path) -> Layers:
+def alone(name: str, shown: Image.Image) -> Layers:
     """A picture that is not segmented."""
-    picture = shown(open_picture(source))
-    nothing = np.zeros(picture.size[::-1], int)
-    return Layers(safe_stem(Path(source).name), picture, nothing, nothing, np.zeros((1, 1), int), unnamed(1))
+    nothing = np.zeros(shown.size[::-1], int)
+    return Layers(name, shown, nothing, nothing, np.zeros((1, 1), int), unnamed(1))
 
 
 def unnamed(k: int) -> Legend:
@@ -134,7 +130,7 @@ def table(session: Session) -> list[list]:
                 f"{name} (hidden)" if i in session.edits.hidden else name,
                 round(100 * part["share"], 1),
                 round(100 * part["naive_share"], 1),
-                0 if sure is None else round(100 * sure),
+                None if sure is None else round(100 * sure),
             ]
         )
     return rows

@@ -588,7 +588,7 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
     noise(0, (30, 20)).save(whole, "PNG")
     for content in (b"", b"<svg/>", b"\x89PNG\r\n\x1a\n", whole.getvalue()[:40], whole.getvalue()[:-300]):
         (tmp_path / "truth.png").write_bytes(content)
-        with pytest.raises(ValueError, match="not a label picture that can be read"):
+        with pytest.raises(ValueError, match="truth.png (is empty|is not a picture|is an SVG|is a PNG picture, but a damaged|cannot be read)"):
             pictures.truth_of(str(tmp_path / "truth.png"), (30, 20))
 
 
@@ -680,20 +680,26 @@ def test_the_table_has_a_row_for_each_segment_and_its_shares_make_a_whole(sessio
     result = edited.segmentation
     for i, (_, _, share, naive, sure) in enumerate(rows):
         ours = result.labels == i
-        assert float(share[:-1]) == pytest.approx(100 * ours.mean(), abs=0.051)
-        assert float(naive[:-1]) == pytest.approx(100 * (result.naive_labels == i).mean(), abs=0.051)
-        assert float(sure[:-1]) == pytest.approx(100 * result.confidence[ours].mean(), abs=0.51)
+        assert share == pytest.approx(100 * ours.mean(), abs=0.051)
+        assert naive == pytest.approx(100 * (result.naive_labels == i).mean(), abs=0.051)
+        assert sure == pytest.approx(100 * result.confidence[ours].mean(), abs=0.51)
     for column in (2, 3):
-        assert sum(float(row[column][:-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
+        assert sum(row[column] for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
 
 
 def test_html_is_only_in_the_tables_first_column_and_never_a_visitors(session):
     rows = pictures.table(session.rename([3], "<b>x</b>"))
     for i, row in zip(session.ids, rows, strict=True):
         colour = ",".join(map(str, palette(K)[i]))
-        assert row[0] == f"<span style='color:rgb({colour})'>■</span>"
+        assert row[0] == f"<span id='segment-{i}' style='color:rgb({colour})'>■</span>"
+        assert pictures.segment_of_row(row) == i
         assert not any("<" in str(value) for value in (row[2:] if i == 3 else row[1:]))
     assert rows[3][1] == "<b>x</b>"
+
+
+@pytest.mark.parametrize("row", [None, [], "", "<span id='segment-1'", [None], [["a"]], ["<b>x</b>"], [3], {"0": 1}])
+def test_what_is_no_row_of_the_table_is_no_segment(row):
+    assert pictures.segment_of_row(row) is None
 
 
 def test_a_segment_without_pixels_has_a_row_without_confidence(found, fine):
@@ -701,8 +707,8 @@ def test_a_segment_without_pixels_has_a_row_without_confidence(found, fine):
     responses[4] = 0
     empty = segmentation(fine.coarse_labels, responses)
     session = Session(replace(found, segmentation=empty), K)
-    (row,) = (row for row in pictures.table(session) if not float(row[2][:-1]))
-    assert row[-1] == ""
+    (row,) = (row for row in pictures.table(session) if not row[2])
+    assert row[-1] is None
     assert "0.0% of the pixels, 3 cells" in pictures.facts(session, [int(row[1].split()[1])])
 
 
@@ -766,16 +772,16 @@ def test_a_painted_picture_is_clipped_and_enlarged():
 @pytest.mark.parametrize("k", range(2, K + 1))
 def test_a_sketch_of_all_there_is_has_the_cells_of_the_cut(session, fine, k):
     cut = session.cut(k)
-    at_size = pictures.sketched(fine, Image.fromarray(fine.image), k)
+    at_size = pictures.sketched(fine, pictures.alone("a", Image.fromarray(fine.image)), k)
     np.testing.assert_array_equal(at_size.coarse_labels, cut.segmentation.coarse_labels)
     np.testing.assert_array_equal(at_size.legend.colours, cut.legend.colours)
     assert at_size.legend.names == cut.legend.names
     assert (at_size.labels == cut.segmentation.labels).mean() > 0.8  # responses are not added here
-    assert pictures.sketched(fine, session.found.shown, k).labels.shape == SHOWN[::-1]
+    assert pictures.sketched(fine, pictures.alone("a", session.found.shown), k).labels.shape == SHOWN[::-1]
 
 
 def test_a_sketch_of_all_there_is_has_the_labels_of_the_result(session, fine):
-    whole = pictures.sketched(fine, Image.fromarray(fine.image), K)
+    whole = pictures.sketched(fine, pictures.alone("a", Image.fromarray(fine.image)), K)
     np.testing.assert_array_equal(whole.labels, session.segmentation.labels)
     np.testing.assert_array_equal(whole.naive_labels, session.segmentation.naive_labels)
 
@@ -787,7 +793,7 @@ def test_a_sketch_is_the_cut_where_segments_do_not_overlap(fine, k):
     np.testing.assert_array_equal(result.labels, fine.labels)
     image = Image.fromarray(fine.image)
     cut = Session(Found("a.png", image, result, "exact", 1), k)
-    np.testing.assert_array_equal(pictures.sketched(result, image, k).labels, cut.labels)
+    np.testing.assert_array_equal(pictures.sketched(result, pictures.alone("a", image), k).labels, cut.labels)
 
 
 @pytest.mark.parametrize("k, panels", [(3, []), (5, [5]), (8, [5]), (15, [5, 10, 15]), (FINE, [5, 10, 15, 20, 30])])
@@ -872,7 +878,7 @@ def test_a_checkpoint_that_cannot_be_had_is_stood_in_for_by_another_and_that_is_
     small = {"image_area": 64 * 64, "num_inference_steps": 10, "num_segments": 3, "modulation_timestep": 101}
     models = {"Small": runs.MINIATURE, "Gone": str(tmp_path / "gone"), "There": str(checkpoint)}
     monkeypatch.setattr(runs, "MODELS", models)
-    Image.new("RGB", (64, 64), "red").save(tmp_path / "picture.png")
+    noise(0).save(tmp_path / "picture.png")
     assert runs.pipeline_of("Gone") is runs.pipeline_of("There") is not runs.pipeline_of("Small")
     found = {model: value_of(runs.find(tmp_path / "picture.png", model, "exact", small)) for model in ("Gone", "There")}
     assert "Gone could not be loaded; There took its place." in found["Gone"].segmentation.notes
