@@ -39,6 +39,12 @@ def copy(checkpoint, tmp_path):
     return shutil.copytree(checkpoint, tmp_path / "copy")
 
 
+@pytest.fixture
+def untried(monkeypatch):
+    """Without the trial run before weights are read, which takes longer than reading these: others are for that."""
+    monkeypatch.setattr("emerdiff.loading._try_out", lambda folder: None)
+
+
 def edit_json(path, **changes):
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
@@ -327,7 +333,7 @@ def test_every_scheduler_gives_its_own_alphas_or_is_refused_in_memory_and_from_i
     ],
     ids=["as SD-Turbo's", "as LCM's", "its class's defaults"],
 )
-def test_schedulers_of_other_classes_keep_their_noise_schedule_and_spacing(copy, scheduler, grid):
+def test_schedulers_of_other_classes_keep_their_noise_schedule_and_spacing(untried, copy, scheduler, grid):
     shutil.rmtree(copy / "scheduler")
     scheduler.save_pretrained(copy / "scheduler")
     edit_json(copy / "model_index.json", scheduler=["diffusers", type(scheduler).__name__])
@@ -390,7 +396,7 @@ def test_the_longest_prompt_is_the_text_encoders_where_the_tokenizer_does_not_sa
     assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
 
 
-def test_a_tokenizer_in_the_old_layout_loads(copy, small):
+def test_a_tokenizer_in_the_old_layout_loads(untried, copy, small):
     old_layout(copy / "tokenizer")
     pipe = emerdiff.load(copy, device="cpu", dtype=torch.float32)
     assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
@@ -584,7 +590,7 @@ def test_a_file_far_too_large_is_not_read(copy):
     ],
     ids=["pointer", "empty", "false length of the header"],
 )
-def test_weights_that_are_no_weights_are_named(copy, content, expected):
+def test_weights_that_are_no_weights_are_named(untried, copy, content, expected):
     for name in (VAE, TEXT, UNET):  # each is read before the one that is broken already
         (copy / name).write_bytes(content)
         assert reason(copy).startswith(expected.format(name))
@@ -612,18 +618,18 @@ def with_(key, tensor):
     ],
     ids=["lacking", "shape", "another network's", "whole numbers", "NaN", "vae", "text encoder", "more layers"],
 )
-def test_weights_that_are_not_the_networks_are_refused(copy, file, edit, expected):
+def test_weights_that_are_not_the_networks_are_refused(untried, copy, file, edit, expected):
     edit_weights(copy / file, edit)
     assert expected in reason(copy, dtype=torch.float32)
 
 
-def test_weights_that_overflow_half_precision_are_refused_only_there(copy):
+def test_weights_that_overflow_half_precision_are_refused_only_there(untried, copy):
     edit_weights(copy / UNET, with_("conv_in.weight", torch.full((32, 4, 3, 3), 1e6)))
     assert "conv_in.weight is not finite in float16" in reason(copy, dtype=torch.float16)
     assert emerdiff.load(copy, device="cpu", dtype=torch.float32).unet.conv_in.weight.max() == 1e6
 
 
-def test_a_text_encoder_in_a_file_with_the_rest_of_clip_loads(copy, small):
+def test_a_text_encoder_in_a_file_with_the_rest_of_clip_loads(untried, copy, small):
     def whole(weights):
         own = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in weights.items()}
         rest = {"text_projection.weight": torch.ones(2, 2), "vision_model.post_layernorm.bias": torch.ones(2)}
@@ -657,13 +663,13 @@ def assert_same_weights(pipe, small):
     ],
     ids=["all", "one", "other names"],
 )
-def test_variants_are_used_where_the_full_weights_are_not_there(copy, small, variants):
+def test_variants_are_used_where_the_full_weights_are_not_there(untried, copy, small, variants):
     for part, variant in variants.items():
         as_variant(copy / part, variant)
     assert_same_weights(emerdiff.load(copy, device="cpu", dtype=torch.float32), small)
 
 
-def test_of_full_and_half_weights_the_full_ones_are_used_unless_they_are_a_pointer(copy, small):
+def test_of_full_and_half_weights_the_full_ones_are_used_unless_they_are_a_pointer(untried, copy, small):
     as_variant(copy / "unet", "fp16")
     (copy / UNET).write_text(POINTER)
     assert_same_weights(emerdiff.load(copy, device="cpu", dtype=torch.float32), small)
@@ -681,12 +687,12 @@ def sharded(copy, small):
     return copy
 
 
-def test_shards_of_a_variant_are_used(sharded, small):
+def test_shards_of_a_variant_are_used(untried, sharded, small):
     assert len(list(sharded.glob("unet/*-of-*.safetensors"))) > 2
     assert_same_weights(emerdiff.load(sharded, device="cpu", dtype=torch.float32), small)
 
 
-def test_what_is_wrong_with_shards_is_said(sharded):
+def test_what_is_wrong_with_shards_is_said(untried, sharded):
     index = sharded / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json"
     shard = next(sharded.glob("unet/*-00002-of-*.safetensors"))
     edit_weights(shard, lambda weights: dict(list(weights.items())[1:]))  # though the index promises it
