@@ -24,7 +24,6 @@ LARGEST_FILE = 2**30  # bytes: more than the largest area takes in any format
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")  # none of which starts another program
 NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # how libtiff gives what lies in a file so
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SECONDS = 10  # of a processor, for one file: the largest honest ones take 2
 BLOCK = 1024  # bytes that a decoder gets at once: of a JPEG's scans that are next to empty, a hundred
 SPARE = 2**26  # bytes that may be read beyond four times a file
@@ -41,7 +40,7 @@ class Decoded:
     picture: Image.Image
     """Loaded, in any mode."""
     values: np.ndarray | None
-    """(H, W) or (H, W, channels): what the file holds where that is more than 8 bits a channel."""
+    """(H, W), or (H, W, 3 or 4) uint16: what the file holds where `picture`, with 8 bits a channel, cannot."""
 
 
 def decode(source: str | Path) -> Decoded:
@@ -58,7 +57,7 @@ def decode(source: str | Path) -> Decoded:
         end = time.thread_time() + SECONDS
         if formats.is_like_video(data):
             data = _converted(data) or data
-        if data.startswith(TIFF):
+        if data.startswith(tuple(tiff.PREFIXES)):
             _check_tiff(data, end, name, ending)
         try:
             picture = _opened(data := _bare(data, end), end)
@@ -204,7 +203,13 @@ def _check_tiff(data: bytes, end: float, name: str, ending: str) -> None:
     """Its decoder gets the whole file at once: what it can be made to do is bounded beforehand, by its directory."""
     file = _Rationed(data, end)
     head = file.read(8)
-    tags = tiff.ImageFileDirectory_v2(head + (file.read(8) if head[2] == 43 else b""))
+    big = head[2] == 43
+    tags = tiff.ImageFileDirectory_v2(head + (file.read(8) if big else b""))
+    start, entry = (8, 20) if big else (2, 12)  # bytes
+    count = int.from_bytes(data[tags.next :][:start], "little" if head.startswith(b"I") else "big")
+    places = range(tags.next + start, tags.next + start + entry * min(count, 2**16 + 1), entry)
+    if len({data[place : place + 2] for place in places}) < count:  # of two Pillow takes the last, libtiff the first
+        raise _Refused(f"{name} is a TIFF picture, {formats.BROKEN}")
     file.seek(tags.next)
     tags.load(file)
     if formats.is_raw(tags, data, ending):
@@ -215,8 +220,8 @@ def _check_tiff(data: bytes, end: float, name: str, ending: str) -> None:
         raise _Refused(f"{name} is a TIFF picture with {rare}, which cannot be read here: save it as 16-bit PNG")
     tile = tags.get(tiff.TILEWIDTH, 1) * tags.get(tiff.TILELENGTH, 1)  # pixels, in memory whatever the picture's size
     sizes = tags.get(tiff.TILEBYTECOUNTS, tags.get(tiff.STRIPBYTECOUNTS, ()))
-    places = tags.get(tiff.TILEOFFSETS, tags.get(tiff.STRIPOFFSETS, ()))
-    if tile > 2 * LARGEST_AREA or max(len(sizes), len(places)) > MOST_STRIPS or sum(sizes) > 2 * len(data):
+    offsets = tags.get(tiff.TILEOFFSETS, tags.get(tiff.STRIPOFFSETS, ()))
+    if tile > 2 * LARGEST_AREA or max(len(sizes), len(offsets)) > MOST_STRIPS or sum(map(abs, sizes)) > 2 * len(data):
         raise _Exceeded
 
 

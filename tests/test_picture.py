@@ -210,6 +210,15 @@ def test_what_people_have_is_read_under_any_name(tmp_path, format):
     assert np.abs(pixels_of(path).astype(int) - np.asarray(colours())).mean() < 8
 
 
+@pytest.mark.parametrize("compression", ["raw", "packbits", "tiff_lzw", "tiff_deflate", "jpeg"])
+@pytest.mark.parametrize("options", [{}, {"big_tiff": True}, {"strip_size": 1000}])
+def test_tiffs_of_every_make_are_read(tmp_path, compression, options):
+    path = saved(tmp_path / "a.tif", colours(), compression=compression, **options)
+    assert np.abs(pixels_of(path).astype(int) - np.asarray(colours())).mean() < 8
+    path = saved(tmp_path / "a.tif", colours().convert("L"), compression=compression, **options)
+    assert np.abs(pixels_of(path).astype(int) - np.asarray(colours().convert("L"))[..., None]).mean() < 8
+
+
 HEIC = base64.b64decode(
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAA"
     "AERAAAEAAQAAAAABegABAAAAAAAAAXQAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA1mlwcnAAAAC3"
@@ -264,6 +273,12 @@ def many_tags(count: int, size: int) -> bytes:
     return b"II*\0\x08\0\0\0" + struct.pack("<H", count) + entries + bytes(4 + size)
 
 
+def twice(file: bytes) -> bytes:
+    """A TIFF with its last entry a second time: decoders do not agree on which counts."""
+    count, last = struct.unpack("<H", file[8:10])[0], file[-4 - H * W - 12 : -4 - H * W]
+    return file[:8] + struct.pack("<H", count + 1) + file[10 : -4 - H * W] + last + file[-4 - H * W :]
+
+
 def hostile() -> dict[str, tuple[bytes, bool]]:
     """Files, and whether there is a picture in them that can be read at little cost."""
     picture = noise(H, W, 3)
@@ -293,6 +308,7 @@ def hostile() -> dict[str, tuple[bytes, bool]]:
         "tags.tif": (many_tags(60_000, 2**22), False),
         "strips.tif": (tiff(noise(H, W), _279=2**31), False),
         "tile.tif": (tiff(noise(H, W), _322=2**31 - 16, _323=16, _324=8, _325=100, _259=8), False),
+        "twice.tif": (twice(tiff(noise(H, W))), False),
         "samples.tif": (tiff(noise(H, W), _277=65535), False),
         "loop.tif": (tiff(noise(H, W))[:-4 - H * W] + struct.pack("<I", 8) + noise(H, W).tobytes(), True),
     }  # fmt: skip
