@@ -90,8 +90,8 @@ def run(
                 image, truth = source.load(name)
                 do = _learn if kind == "train" else _judge
                 line |= do(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
-            except ValueError as error:
-                line["error"] = str(error)
+            except Exception as error:  # whatever it is, the other pictures are judged
+                line["error"] = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             log.write(json.dumps(line) + "\n")
             log.flush()
             yield i + 1, len(tasks)
