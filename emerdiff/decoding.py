@@ -113,7 +113,9 @@ def explained(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ValueError(_limits(str(error))) from error
     except Exception as error:
-        reason = harmless(str(getattr(error, "strerror", None) or error or type(error).__name__))
+        reason = getattr(error, "strerror", None)  # of the system, or else of the library over what it has read
+        what = harmless(str(error) or type(error).__name__)
+        reason = reason or f"it is damaged or of a rare kind ({what}); save it anew as JPEG or PNG"
         raise ValueError(f"{name} cannot be read: {reason}") from error
 
 
