@@ -55,7 +55,7 @@ def read_picture(source: Picture) -> Opened:
     picture = _upright(picture)
     alpha = None
     if picture.has_transparency_data:
-        grey, picture = picture.mode in ("LA", "La"), picture.convert("RGBA")
+        grey, picture = picture.mode == "LA", picture.convert("RGBA")
         alpha = picture.getchannel("A")
         picture = picture.convert("L" if grey else "RGB")
     picture = _srgb(picture, notes)
@@ -208,8 +208,10 @@ def _is_of_one_colour(picture: Image.Image) -> bool:
     """
     counts = np.reshape(picture.histogram(), (3, 256))
     colour = (counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)).argmax(1)  # the median
-    far = np.abs(np.arange(256) - colour[:, None]) > NOISE
-    if (counts * far).sum(1).max() >= SMALLEST_OBJECT:
+    off = np.abs(np.arange(256) - colour[:, None])
+    if (counts * (off > 0)).sum(1).max() < SMALLEST_OBJECT:
+        return True
+    if (counts * (off > NOISE)).sum(1).max() >= SMALLEST_OBJECT:
         return False
     offsets = (np.asarray(picture, np.float32) - colour).clip(-NOISE, NOISE)
     return np.abs(scipy.ndimage.uniform_filter(offsets, (8, 8, 0))).max() < 0.99

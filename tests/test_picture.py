@@ -849,6 +849,22 @@ def test_a_picture_that_its_camera_marked_as_turned_is_set_upright(tmp_path, end
     assert np.abs(pixels.astype(int) - np.asarray(colours())).mean() < 5
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_deep_picture_is_set_upright_too(tmp_path, ending):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(whole(RAMP * 4095, "u2"))))
+    pixels = pixels_of(saved(tmp_path / f"a.{ending}", stored, exif=exif))
+    assert pixels.shape == (H, W, 3) and np.abs(pixels - 255 * RAMP[..., None]).max() < 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "RGBX", "RGBa", "LA", "PA", "CMYK", "YCbCr", "HSV"])
+def test_pictures_in_every_mode_are_taken(mode):
+    through = {"RGBa": "RGBA", "PA": "P"}.get(mode, mode)
+    picture = plain("L", (W, H)).convert("RGB").convert(through).convert(mode)
+    np.testing.assert_array_equal(pixels_of(picture), plain("RGB", (W, H)))
+
+
 def test_an_animations_first_frame_is_taken(tmp_path):
     frames = [colours(), ImageOps.invert(colours()), Image.new("RGB", (W, H), "white")]
     path = saved(tmp_path / "film.gif", frames[0], save_all=True, append_images=frames[1:], duration=50)
