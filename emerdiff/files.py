@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import diffusers
@@ -71,8 +72,8 @@ def read_scheduler(folder: Path, kind: type) -> SchedulerMixin:
     config = read_json(folder / "scheduler_config.json")
     name, steps = config.get("_class_name", kind.__name__), config.get("num_train_timesteps", 1000)
     kind = getattr(diffusers, str(name), None)
-    if lacking := getattr(kind, "_backends", None):
-        raise ValueError(f"its scheduler is a {name}, which needs {', '.join(lacking)}: name another class in its file")
+    if lacking := [package for package in getattr(kind, "_backends", ()) if not find_spec(package)]:
+        raise ValueError(f"its scheduler, {name}, needs {' and '.join(lacking)}: install that, or choose another class")
     if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
         raise ValueError(f"its scheduler is a {name}, which is none in diffusers {diffusers.__version__}")
     if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:

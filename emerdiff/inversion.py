@@ -19,6 +19,18 @@ from torch import Tensor
 from .batches import Rows, in_batches
 from .hooks import exclusive, record
 
+SCHEDULE = (  # what DDIM's noise schedule and sampling grid are made of
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -81,19 +93,6 @@ def step_at(scheduler: SchedulerMixin, t: int) -> Step:
     return Step(t, ddim.alphas_cumprod.double()[t].item(), 1.0, ddim.config.prediction_type)
 
 
-SCHEDULE = (  # what DDIM's noise schedule and sampling grid are made of
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "prediction_type",
-    "timestep_spacing",
-    "steps_offset",
-)
-
-
 def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
     """Checkpoints come with schedulers of other classes; their noise schedule in one of this class.
 
@@ -108,9 +107,13 @@ def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
             "timesteps, as DDPM's and DDIM's are"
         )
     shared = {key: config[key] for key in SCHEDULE if key in config}
+    shared["set_alpha_to_one"] = config.get("set_alpha_to_one", False)
+    for key in ("set_alpha_to_one", "rescale_betas_zero_snr"):
+        if type(shared.get(key, False)) is not bool:
+            raise ValueError(f"its scheduler's {key} must be true or false, not {shared[key]!r}")
     try:
-        ddim = DDIMScheduler(**shared, set_alpha_to_one=config.get("set_alpha_to_one", False))
-    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        ddim = DDIMScheduler(**shared)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the noise schedule of its scheduler, {name}, is not one of DDIM's ({error})") from error
     _check_schedule(ddim, alphas.cpu(), name)
     return ddim

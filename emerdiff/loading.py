@@ -52,31 +52,29 @@ def load(
 ) -> EmerDiffPipeline:
     """A pipeline from "miniature", a Hub id or a folder in diffusers layout; safetensors only.
 
-    The checkpoints of `CHECKPOINTS` are loaded at the revisions named there. `device` is CUDA or Apple's MPS where
-    there is one; `dtype` is what `fast_dtype` says. In bfloat16 the autoencoder stays in float32: most changes of the
-    picture are smaller than what bfloat16 tells apart. `autoencoder` is a Hub id or folder of an `AutoencoderTiny` for
-    the same latents, to take the place of the model's own: for Stable Diffusion "madebyollin/taesd", which decodes many
-    times faster. Where it cannot be had, a warning says why and the model's own stays. Raises `ValueError` that says
-    what happened with the model, and what can be loaded instead.
+    Half-precision files are used where they are the only ones, and from the Hub where `dtype` is float16. The
+    checkpoints of `CHECKPOINTS` are loaded at the revisions named there. `device` is CUDA or Apple's MPS where there is
+    one; `dtype` is what `fast_dtype` says. In bfloat16 the autoencoder stays in float32: most changes of the picture
+    are smaller than what bfloat16 tells apart. `autoencoder` is a Hub id or folder of an `AutoencoderTiny` for the same
+    latents, to take the place of the model's own: for Stable Diffusion "madebyollin/taesd", which decodes many times
+    faster. Where it cannot be had, a warning says why and the model's own stays. Raises `ValueError` that says what
+    happened with the model, and what can be loaded instead.
     """
     device = _usable(device or _best_device())
     dtype = dtype or fast_dtype(device)
     try:
         pipeline = _read(model, dtype)
-    except Exception as error:  # the libraries raise nearly anything over what people bring
+        if autoencoder:
+            _replace_autoencoder(pipeline, autoencoder)
+        cast(pipeline, dtype)
+        for network in (pipeline.unet, pipeline.vae):
+            network.to(memory_format=torch.channels_last)
+        pipeline.to(device)
+    except Exception as error:  # the libraries raise nearly anything over what people bring, or for lack of memory
         raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
     pipeline.set_progress_bar_config(disable=True)
-    if autoencoder:
-        try:
-            pipeline.register_modules(vae=_tiny_autoencoder(autoencoder, pipeline))
-        except Exception as error:
-            reason = _reason(error).rstrip(".")
-            warnings.warn(f"the model's own autoencoder is used, as {str(autoencoder)!r}: {reason}", stacklevel=2)
-    cast(pipeline, dtype)
-    for network in (pipeline.unet, pipeline.vae):
-        network.to(memory_format=torch.channels_last)
-    return pipeline.to(device)
+    return pipeline
 
 
 def cast(pipeline: EmerDiffPipeline, dtype: torch.dtype) -> None:
@@ -212,6 +210,14 @@ def _try_out(folder: Path) -> None:
     pipeline = _assemble(folder, blank)
     with explained("its parts do not work together"):
         try_out(pipeline)
+
+
+def _replace_autoencoder(pipeline: EmerDiffPipeline, source: str | Path) -> None:
+    try:
+        pipeline.register_modules(vae=_tiny_autoencoder(source, pipeline))
+    except Exception as error:
+        reason = _reason(error).rstrip(".")
+        warnings.warn(f"the model's own autoencoder is used, as {str(source)!r}: {reason}", stacklevel=3)
 
 
 def _tiny_autoencoder(source: str | Path, pipeline: EmerDiffPipeline) -> AutoencoderTiny:

@@ -368,6 +368,7 @@ def test_schedulers_of_other_classes_keep_their_noise_schedule_and_spacing(untri
         ({"num_train_timesteps": 20}, "num_inference_steps must be at most 20 for this model, not 50"),
         ({"steps_offset": -1}, "steps_offset must be a whole number from 0 to 999, not -1"),
         ({"steps_offset": "1"}, "steps_offset must be a whole number from 0 to 999, not '1'"),
+        ({"set_alpha_to_one": "no"}, "set_alpha_to_one must be true or false, not 'no'"),
         ({"timestep_spacing": "even"}, "timestep_spacing must be leading, trailing or linspace, not 'even'"),
     ],
     ids=str,
