@@ -20,8 +20,8 @@ import app
 import emerdiff
 from emerdiff.miniature.scenes import draw_scene
 from emerdiff.pipeline import MOST_ROWS
-from explorer import examples as example_store
 from explorer import events, links
+from explorer import examples as example_store
 from explorer.examples import examples, stored
 from explorer.runs import MODELS, pipeline
 from explorer.session import FINE
@@ -131,33 +131,10 @@ def test_a_result_is_rescaled_probed_and_exported_by_the_client_that_asked_for_i
         assert np.array_equal(pixels(archive.open(labels)), emerdiff.recut(result, 3).labels_at_original_size)
 
 
-@pytest.mark.parametrize("cells", ["20,1", "1", "a,b", "1,2,3", "-1,0"])
-def test_cells_that_there_are_not_get_a_sentence(client, pictures, cells):
-    segment(client, pictures[0])
-    with pytest.raises(AppError, match="cells are written as row,column|Cells are written as row,column"):
-        client.predict(cells, 10, api_name="/probe")
-
-
 def test_a_timestep_off_the_grid_is_snapped_and_said(client, pictures):
     _, summary = segment(client, pictures[0], modulation_timestep=47)
     assert summary["settings"]["modulation_timestep"] == 41
     assert "47" in summary["notes"][0] and "41" in summary["notes"][0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"feature_timestep": 2000}, "maximum value 999"),
-        ({"strength": -3}, "minimum value 0"),
-        ({"strength": float("nan")}, "strength must be a number|not JSON compliant"),
-        ({"seed": -1}, "minimum value 0"),
-        ({"seed": None}, "[Ss]eed must be a whole number from 0"),
-        ({"model": "../../etc/passwd"}, "not in the list of choices"),
-    ],
-)
-def test_bad_settings_get_a_sentence(client, pictures, changes, said):
-    with pytest.raises((AppError, ValueError), match=said):
-        segment(client, pictures[0], **changes)
 
 
 def test_bad_pictures_get_a_sentence_and_the_server_goes_on(client, pictures, tmp_path):
@@ -178,12 +155,7 @@ def test_two_hundred_bad_requests_in_a_row_leave_the_server_serving(client, pict
     assert segment(client, pictures[0])[1]["settings"]["num_segments"] == 6
 
 
-def test_a_file_of_the_server_cannot_be_had_by_naming_it(url):
-    """What is not an upload of a visitor is no input, and nothing but the page's own files is served."""
-    stolen = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
-    asked = httpx.post(f"{url}gradio_api/call/segment", json={"data": [stolen, *QUICK.values()]}, timeout=30)
-    events = httpx.get(f"{url}gradio_api/call/segment/{asked.json()['event_id']}", timeout=60).text
-    assert "event: error" in events and "root:" not in events
+def test_nothing_but_the_pages_own_files_is_served(url):
     assert httpx.get(f"{url}gradio_api/file=/etc/passwd", timeout=30).status_code in (403, 404)
     linked = httpx.get(f"{url}gradio_api/file={links.FOLDER}/x.png", timeout=30)
     assert linked.status_code in (403, 404)
@@ -326,10 +298,12 @@ def test_the_table_sorts_by_size_and_a_click_in_it_chooses_what_it_shows(page):
 def test_segments_are_renamed_merged_and_hidden_and_that_is_undone(page):
     ready(page)
     row(page, "Segment 1").click()
+    page.get_by_text("Segment 1: ").wait_for()
     page.get_by_label("Name", exact=True).fill("sky <b>&</b>")
     page.get_by_role("button", name="Rename").click()
     row(page, "sky <b>&</b>").wait_for()
     row(page, "Segment 2").click()
+    page.get_by_text("Segment 2: ").wait_for()
     page.get_by_role("button", name="Merge").click()
     page.get_by_text(f"{examples()[0].k - 1} segments").wait_for()
     assert not row(page, "Segment 2").is_visible()

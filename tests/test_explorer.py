@@ -588,7 +588,7 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
     noise(0, (30, 20)).save(whole, "PNG")
     for content in (b"", b"<svg/>", b"\x89PNG\r\n\x1a\n", whole.getvalue()[:40], whole.getvalue()[:-300]):
         (tmp_path / "truth.png").write_bytes(content)
-        with pytest.raises(ValueError, match="truth.png (is empty|is not a picture|is an SVG|is a PNG picture, but a damaged|cannot be read)"):
+        with pytest.raises(ValueError, match="truth.png (is empty|is an SVG|is a PNG picture, but|cannot be read)"):
             pictures.truth_of(str(tmp_path / "truth.png"), (30, 20))
 
 

@@ -105,7 +105,7 @@ def test_nothing_that_a_user_runs_needs_what_windows_lacks():
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"))
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        tried = {id(node) for one in ast.walk(tree) if isinstance(one, ast.Try) for node in one.body}  # and done without
+        tried = {id(node) for one in ast.walk(tree) if isinstance(one, ast.Try) for node in one.body}
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         imports = [node for node in imports if id(node) not in tried]
         used |= {alias.name for node in imports for alias in node.names}

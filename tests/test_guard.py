@@ -192,7 +192,8 @@ def test_a_wrong_value_of_any_parameter_of_any_endpoint_gets_a_sentence_with_wha
     not_text = [bad for bad in NONSENSE[3:] if not isinstance(bad, str)] + ["x" * 10_000]
     cases += [("probe", [bad, 10], "Cells (row,column) must be text of at most 3000") for bad in not_text]
     cases = [(endpoint, data, re.escape(said)) for endpoint, data, said in cases]
-    cases += [("probe", [bad, 10], "Choose cells|Cells are written") for bad in (None, "", "many", "1", "99,9", "1,1,1")]
+    no_cells = (None, "", "many", "1", "99,9", "1,1,1", "-1,0")
+    cases += [("probe", [bad, 10], "Choose cells|Cells are written") for bad in no_cells]
     for endpoint, data, said in cases:
         done, error = asked(url, endpoint, *data, session=visitor)
         assert not done and isinstance(error, str) and re.match(said, error), (data, error)
