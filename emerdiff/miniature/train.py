@@ -35,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderTiny
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -176,15 +177,24 @@ class Run:
     """Everything that training changes: what a checkpoint holds."""
 
     def __init__(
-        self, out: Path, device: torch.device, minutes: float, side: int, tokenizer: CLIPTokenizer, *, seed: int
+        self,
+        out: Path,
+        device: torch.device,
+        minutes: float,
+        side: int,
+        tokenizer: CLIPTokenizer,
+        *,
+        vae: AutoencoderTiny | None = None,
+        seed: int,
     ) -> None:
+        """`vae`: that of the pipeline begun with, of any width; a new one where there is none."""
         torch.manual_seed(seed)
         self.out, self.device, self.minutes = out, device, minutes
         self.started = time.monotonic()
         self.seconds_before, self.step, self.encoded = 0.0, 0, False
         self.tokenizer = tokenizer
         self.scheduler = model.new_scheduler()
-        self.vae = model.new_vae().to(device, memory_format=torch.channels_last)
+        self.vae = (vae or model.new_vae()).to(device, memory_format=torch.channels_last)
         self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
         self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
         if device.type == "cpu":  # the fused attention's backward takes two fifths of a step there
@@ -224,11 +234,8 @@ class Run:
         self.seconds_before, self.step, self.encoded = state["seconds"], state["step"], state["encoded"]
         log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
 
-    def start_from(self, folder: Path) -> None:
+    def start_from(self, pipeline: EmerDiffPipeline) -> None:
         """Begin with the networks of a finished pipeline in place of random ones: its autoencoder stays as it is."""
-        pipeline = EmerDiffPipeline.from_pretrained(folder, dtype=torch.float32)
-        self.vae.load_state_dict(pipeline.vae.state_dict())
-        self.vae.register_to_config(scaling_factor=pipeline.vae.config.scaling_factor)
         self.unet.load_state_dict(pipeline.unet.state_dict())
         self.text_encoder.load_state_dict(pipeline.text_encoder.state_dict())
         self.average = self.parts["average"] = self._new_average()
@@ -463,11 +470,12 @@ def train(
     ahead = 0 if latents.exists() else 512
     stream = Stream(seed, sizes.side, photographs, workers=sizes.workers, ahead=ahead)
     tokenizer = load_tokenizer((start or out) / "tokenizer", [found.captions[0] for found in photographs.found])
-    run = Run(out, device, minutes, sizes.side, tokenizer, seed=first_seed)
+    begun = EmerDiffPipeline.from_pretrained(start, dtype=torch.float32) if start else None
+    run = Run(out, device, minutes, sizes.side, tokenizer, vae=begun and begun.vae, seed=first_seed)
     if resumed:
         run.resume(checkpoint)
-    elif start:
-        run.start_from(start)
+    elif begun:
+        run.start_from(begun)
     shapes = [((4, side, side), torch.float16) for side in (sizes.side // 32, sizes.side // 16, sizes.side // 8)]
     kept = Store(sizes.latents, device, *shapes, ((model.TEXT_LENGTH,), torch.int32))
     if not run.encoded:
