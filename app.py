@@ -54,7 +54,9 @@ CSS = """
 @media (max-width: 640px) {
   #controls {order: 2}
   .tabs {max-width: calc(100vw - 2rem); overflow-x: clip}
-  #segments td, #segments th {font-size: .75rem}
+  #segments .body-cell, #segments th {font-size: .75rem}
+  #segments .header-content span {font-size: .65rem; letter-spacing: -.02em}
+  #segments .cell-wrap {padding-inline: .2rem}
   .table-wrap {max-width: calc(100vw - 4rem)}
   #examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr)) !important}
   #examples .caption-label {font-size: .52rem; padding: 0 .15rem; inset: auto 0 0 auto; max-width: 100%}
@@ -179,9 +181,9 @@ def create_demo() -> gr.Blocks:
             with gr.Tab("Segments"), gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     table = gr.Dataframe(
-                        headers=["", "name", "share, %", "naive, %", "sure, %"], interactive=False,
+                        headers=["", "name", "share %", "naive %", "sure %"], interactive=False,
                         datatype=["html", "str", *["number"] * 3], label="Segments (click to choose)", max_height=420,
-                        column_widths=["10%", "36%", "18%", "18%", "18%"], elem_id="segments",
+                        column_widths=["9%", "31%", "20%", "20%", "20%"], elem_id="segments",
                     )  # fmt: skip
                 with gr.Column(scale=3, min_width=320):
                     chosen = Segments([], value=[], multiselect=True, label="Chosen segments")

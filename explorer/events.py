@@ -52,7 +52,9 @@ def told() -> Iterator[None]:
         yield
     except ValueError as error:
         text = str(error)
-        raise gr.Error(text[:1].upper() + text[1:], print_exception=False) from error
+        if text.partition(" ")[0].isalpha():  # not where it begins with the name of a file
+            text = text[:1].upper() + text[1:]
+        raise gr.Error(text, print_exception=False) from error
     except torch.OutOfMemoryError as error:
         raise gr.Error(
             "There was not enough memory for this picture. Try the miniature.", print_exception=False

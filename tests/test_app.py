@@ -283,7 +283,7 @@ def test_a_clicked_segment_shows_its_evidence(page):
 
 def test_the_table_sorts_by_size_and_a_click_in_it_chooses_what_it_shows(page):
     ready(page)
-    heading = page.locator("#segments thead th").filter(has_text="share, %").first
+    heading = page.locator("#segments thead th").filter(has_text="share %").first
     heading.hover()
     heading.get_by_label("Open cell menu").click()
     page.get_by_text("Sort descending").click()
