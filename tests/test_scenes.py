@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from emerdiff.miniature.scenes import CLASSES, COLOURS, INDEX, KINDS, MASS, PLURALS, SEASONS, draw_scene
+from emerdiff.miniature.scenes import CLASSES, KINDS, draw_scene
+from emerdiff.miniature.world.captions import MASS, PLURALS
+from emerdiff.miniature.world.materials import INDEX
+from emerdiff.miniature.world.palette import COLOURS, SEASONS
 
 SHOWS = {
     "sky": "sky",
