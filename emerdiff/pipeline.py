@@ -15,7 +15,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .attention import recorded_layers
 from .batches import Results, Rows, in_batches
 from .checking import check_parts, empty_prompt
-from .coloring import by_segment, color
 from .hooks import exclusive, record
 from .inversion import Inversion, Step, invert, predict, sampling_steps, step_at, thinned
 from .layers import find_layers, native_latent_side
@@ -29,7 +28,6 @@ from .settings import PRESETS, Settings
 MOST_ROWS = {"cpu": 16, "cuda": 64, "mps": 16}  # of one U-Net call: more gain nothing
 MOST_BYTES = 2 * 2**30  # off CUDA: 9 rows of Stable Diffusion in bfloat16, 10 s that who stops a run has to wait
 MODULATING = "modulating segments"
-MOST_SHARED = 6  # rows that regions share, as a rule
 ACTIVATIONS_PER_ROW = 60  # memory of one more row, in feature maps of the first level; measured 25 to 45
 
 
@@ -202,7 +200,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         """The first half of a run: yields its progress and returns what `segment` and `probe` go on with.
 
         What still holds of a `previous` reading is not computed again: all of it where only the number of segments,
-        the strength, the smoothing, `two_sided`, `shared_rows` or `magnified_decoding` is another.
+        the strength, the smoothing, `two_sided` or `magnified_decoding` is another.
         """
         return (yield from self._read(self._see(image, settings), previous, rows_per_batch))
 
@@ -259,8 +257,6 @@ class EmerDiffPipeline(DiffusionPipeline):
         else:
             _check_coarse(coarse_labels, reading.grid, k)
             coarse = coarse_labels.astype(np.int32)
-        colors = color(coarse) if settings.shared_rows else None
-        perturbed, count = (coarse, k) if colors is None else (colors, int(colors.max()) + 1)
         size = reading.picture.size[::-1]
         naive = upsample_naive(coarse, k, size)
         sketch = Segmentation(
@@ -277,20 +273,17 @@ class EmerDiffPipeline(DiffusionPipeline):
             model=str(self.name_or_path or "unnamed"),
             notes=reading.notes,
         )
-        counter = _Counter(_rows_to_read(settings, reading.steps) + _rows_of(settings, reading.steps, count))
+        counter = _Counter(_rows_to_read(settings, reading.steps) + _rows_of(settings, reading.steps, k))
         counter.done = _rows_to_read(settings, reading.steps)
         yield counter.progress(MODULATING, sketch)
 
-        masks = torch.from_numpy(perturbed.reshape(1, -1)) == torch.arange(count)[:, None]  # (count, cells)
-        responses, known = np.zeros((count, 3, *size), np.float32), np.zeros(count, bool)
+        masks = torch.from_numpy(coarse.reshape(1, -1)) == torch.arange(k)[:, None]  # (k, cells)
+        responses, known = np.zeros((k, 3, *size), np.float32), np.zeros(k, bool)
         told = 0
         for rows in self._respond(reading, masks, responses, known, rows_per_batch):
             counter.done += rows
-            news = colors is None and known.sum() > told  # what rows that are shared tell is known at the end
-            told = known.sum()
+            news, told = known.sum() > told, known.sum()
             yield counter.progress(MODULATING, _judge(sketch, responses, known) if news else None)
-        if colors is not None:
-            responses, known = by_segment(responses, colors, coarse, k), np.ones(k, bool)
         self.maybe_free_model_hooks()
         return _judge(sketch, responses, known)
 
@@ -315,10 +308,9 @@ class EmerDiffPipeline(DiffusionPipeline):
         return (torch.cat([picture.cpu() for picture in painted]).permute(0, 2, 3, 1).numpy() + 1) * 127.5
 
     def rows(self, settings: Settings) -> int:
-        """U-Net rows of a run; where segments share rows, about, as their number is known only later."""
+        """U-Net rows of a run."""
         settings, steps, _ = self._fit(settings)
-        count = min(settings.num_segments, MOST_SHARED) if settings.shared_rows else settings.num_segments
-        return _rows_to_read(settings, steps) + _rows_of(settings, steps, count)
+        return _rows_to_read(settings, steps) + _rows_of(settings, steps, settings.num_segments)
 
     def features(self, image: Picture, settings: Settings | None = None) -> np.ndarray:
         """The features alone that a run with these settings would cluster: (h, w, c) float32."""

@@ -41,8 +41,6 @@ class Settings:
     """Restarts of k-means, the notebook's 100; "auto" is scikit-learn's choice."""
     image_area: int | None = _bounded(None, 64 * 64, 4096 * 4096)
     """Pixels of the picture the network sees, about; None: the model's native side squared."""
-    shared_rows: bool = False
-    """Perturb segments that do not touch together, in as few rows as a map of them has colours."""
     magnified_decoding: bool = False
     """Where the network runs in half precision, decode in it too, with changes magnified so that rounding is small."""
     keep_aspect: bool = True

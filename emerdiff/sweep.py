@@ -23,13 +23,6 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "one side": ONE_SIDE,
     **{f"one side, {steps} steps": ONE_SIDE | {"replay_steps": steps} for steps in (8, 6, 4, 3, 2)},
     **{f"magnified, {steps} steps": MAGNIFIED | {"replay_steps": steps} for steps in (8, 6, 4, 3, 2)},
-    "shared rows": {"shared_rows": True},
-    "shared rows, 4 steps": {"shared_rows": True, "replay_steps": 4},
-    "shared rows, one side": {"shared_rows": True} | ONE_SIDE,
-    **{
-        f"shared rows, one side, {steps} steps": {"shared_rows": True, "replay_steps": steps} | ONE_SIDE
-        for steps in (8, 6, 4, 3, 2)
-    },
 }
 
 
@@ -87,8 +80,8 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     shown = Figure(figsize=(9, 3.8), layout="constrained")
     panels = shown.subplots(1, 2)
     seconds = [rows[name]["seconds"] for name in VARIANTS]
-    traits = {"^": "shared_rows", "D": "magnified_decoding", "s": "two_sided"}  # markers, the first that applies
-    kinds = {"o": "both signs", "s": "one sign", "D": "one sign, magnified decoding", "^": "shared rows"}
+    traits = {"D": "magnified_decoding", "s": "two_sided"}  # markers, the first that applies
+    kinds = {"o": "both signs", "s": "one sign", "D": "one sign, magnified decoding"}
     for panel, score, title in zip(panels, ("miou", "boundary_f"), ("mIoU", "boundary F, 2 pixels"), strict=True):
         for marker, kind in kinds.items():
             panel.plot([], [], marker, color="0.6", label=kind)

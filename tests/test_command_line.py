@@ -403,7 +403,7 @@ def test_a_file_that_cannot_be_written_is_told_before_a_study_begins(capsys, fol
 
 
 def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_path, monkeypatch):
-    names = ("exact", "one side, 8 steps", "shared rows, one side, 6 steps")
+    names = ("exact", "one side, 8 steps", "magnified, 6 steps")
     monkeypatch.setattr(sweep, "VARIANTS", {name: sweep.VARIANTS[name] for name in names})
     monkeypatch.setattr(sweep, "FINE", 6)
     files = {f"--{kind}": tmp_path / name for kind, name in (("out", "sweep.json"), ("figure", "sweep.png"))}

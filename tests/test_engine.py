@@ -13,11 +13,9 @@ import emerdiff
 from emerdiff import EmerDiffPipeline, attention, pipeline
 from emerdiff.attention import shared_attention
 from emerdiff.batches import Results, in_batches
-from emerdiff.coloring import by_segment, color
 from emerdiff.hooks import reach
 from emerdiff.inversion import sampling_steps, thinned
 from emerdiff.loading import fast_dtype
-from emerdiff.miniature.scenes import draw_scene
 from emerdiff.recut import cuts
 from emerdiff.scoring import agreement
 from emerdiff.settings import PRESETS
@@ -162,85 +160,6 @@ def test_one_side_is_half_of_both_where_the_offset_is_small(small, picture):
     rows = []
     small(picture, quick(two_sided=False), progress=rows.append)
     assert rows[-1].done == rows[-1].total == 4 + 4 * 4
-
-
-MAPS = {
-    "stripes": np.arange(12).reshape(1, 12).repeat(6, 0) // 2,
-    "noise": np.random.default_rng(0).integers(0, 5, (9, 14)),
-    "one segment": np.zeros((4, 4), int),
-    "parts": np.kron(np.indices((3, 4)).sum(0) % 2, np.ones((2, 2), int)),
-}
-
-
-@pytest.mark.parametrize("labels", MAPS.values(), ids=MAPS)
-def test_regions_that_touch_are_perturbed_in_different_rows_and_regions_stay_whole(labels):
-    rows = color(labels)
-    for y, x in np.ndindex(labels.shape):
-        around = np.s_[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-        same_segment, same_row = labels[around] == labels[y, x], rows[around] == rows[y, x]
-        np.testing.assert_array_equal(same_segment, same_row)
-    assert sorted(np.unique(rows)) == [*range(rows.max() + 1)]
-
-
-def test_as_few_rows_as_colours_serve_any_number_of_segments():
-    assert color(MAPS["stripes"]).max() == color(MAPS["parts"]).max() == 1
-    assert color(MAPS["one segment"]).max() == 0
-    assert color(np.arange(256).reshape(16, 16)).max() == 3  # every cell a segment
-
-
-def test_what_a_row_changes_close_to_a_region_belongs_to_it():
-    labels, responses = MAPS["stripes"], np.random.default_rng(1).normal(size=(2, 3, 24, 48)).astype(np.float32)
-    rows = color(labels)
-    result = by_segment(responses, rows, labels, 7)
-    assert result.shape == (7, 3, 24, 48) and not result[6].any()
-    for segment in range(6):
-        own = np.zeros(48, bool)
-        own[max(8 * segment - 4, 0) : 8 * segment + 12] = True  # two cells of four pixels, and one to each side
-        np.testing.assert_array_equal(result[segment][..., own], responses[rows[0, 2 * segment]][..., own])
-        assert not result[segment][..., ~own].any()
-
-
-def test_regions_of_one_segment_in_different_rows_add_up():
-    labels, rows = np.array([[0, 1, 0]]), np.array([[0, 1, 2]])
-    responses = np.array([1.0, 10, 100])[:, None, None, None] * np.ones((3, 3, 4, 12))
-    result = by_segment(responses, rows, labels, 2)
-    assert result[0, 0, 0, ::4].tolist() == [1, 101, 100] and result[1, 0, 0, ::4].tolist() == [10, 10, 10]
-
-
-def test_where_all_segments_touch_sharing_rows_changes_nothing_near_them(small, picture):
-    quarters = np.kron([[0, 1], [2, 3]], np.ones((4, 8), int))
-    own, shared = (
-        small(picture, quick(shared_rows=share), coarse_labels=quarters, rows_per_batch=2) for share in (False, True)
-    )
-    near = shared.differences > 0
-    np.testing.assert_allclose(shared.differences[near], own.differences[near], atol=1e-5)
-    inside = np.kron(quarters, np.ones((8, 8), int)) == np.arange(4)[:, None, None]
-    assert near[inside].all() and near.mean() < 0.5
-
-
-def test_rows_are_shared(small, picture):
-    stripes = np.arange(16).reshape(1, 16).repeat(8, 0) // 2
-    events = []
-    settings = quick(num_segments=8, shared_rows=True)
-    small(picture, settings, coarse_labels=stripes, progress=events.append)
-    assert events[-1].done == events[-1].total == 4 + 2 * 2 * 4
-    assert {type(event.total) for event in events} == {int}  # as JSON wants it
-
-
-def test_shared_rows_show_segments_that_are_far_from_each_other(miniature):
-    """Two squares in opposite corners respond alike, perturbed together or each alone."""
-    labels = np.zeros((16, 16), int)
-    labels[1:5, 1:5], labels[11:15, 11:15] = 1, 2
-    scene = draw_scene(3, 256).image
-    settings = {"num_segments": 3, "replay_steps": 4, "feature_draws": 1}
-    own, shared = (
-        miniature(scene, miniature.settings(shared_rows=share, **settings), coarse_labels=labels)
-        for share in (False, True)
-    )
-    for segment, corner in ((1, np.s_[:80, :80]), (2, np.s_[-80:, -80:])):
-        alone, together = (run.responses[segment].astype(float)[(..., *corner)] for run in (own, shared))
-        assert np.linalg.norm(together - alone) < 0.3 * np.linalg.norm(alone)
-    assert (own.labels == shared.labels).mean() > 0.8
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -419,7 +419,7 @@ def test_sketches_are_naive_until_masks_are_there_and_then_as_in_the_result(smal
 
 
 READ_AGAIN = [
-    ({"strength": 3.0, "smoothing": 2.0, "num_segments": 3, "two_sided": False, "shared_rows": True}, 0),
+    ({"strength": 3.0, "smoothing": 2.0, "num_segments": 3, "two_sided": False, "magnified_decoding": True}, 0),
     ({"modulation_timestep": 201}, 3),
     ({"feature_timestep": 50}, 2),
     ({"feature_layer": 1}, 4 + 1),

@@ -25,7 +25,7 @@ def test_defaults_are_the_papers_and_its_notebooks():
 
 
 def test_every_field_is_a_number_with_a_range_or_a_switch():
-    assert SWITCHES == ["two_sided", "shared_rows", "magnified_decoding", "keep_aspect", "attention_injection"]
+    assert SWITCHES == ["two_sided", "magnified_decoding", "keep_aspect", "attention_injection"]
     assert Settings.range_of("num_segments") == (2, 256) and Settings.range_of("smoothing") == (0, 20)
 
 
