@@ -111,7 +111,7 @@ def explained(name: str) -> Iterator[None]:
     except _Exceeded as error:
         raise ValueError(f"{name} takes too long to read: save it anew, as JPEG or PNG") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(_limits(str(error))) from error
+        raise ValueError(_limits("this one has far more")) from error
     except Exception as error:
         reason = getattr(error, "strerror", None)  # of the system, or else of the library over what it has read
         what = harmless(str(error) or type(error).__name__)

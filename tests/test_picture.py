@@ -120,7 +120,7 @@ def test_20_million_pixels_are_accepted():
 
 def test_a_decompression_bomb_is_refused_with_the_same_limits(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png_header(30_000, 30_000))
-    assert "at most 20 million in all: Image size (900000000 pixels)" in reason(tmp_path / "bomb.png")
+    assert "at most 20 million in all: this one has far more" in reason(tmp_path / "bomb.png")
 
 
 @pytest.mark.parametrize(
