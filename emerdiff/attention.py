@@ -3,6 +3,9 @@
 Two ways, equal to rounding. Plainly, queries and keys are replaced by recorded ones, row by row. Shared, what
 follows from them is computed once: a self-attention map serves the values of all rows, and a cross-attention
 layer, whose text is the same in every row, returns its recorded output.
+
+In half precision logits and softmax are in float32 both ways: plainly, within PyTorch's fused attention. Logits may be
+larger than float16 holds, as checkpoints with `upcast_attention` know, and between large ones bfloat16 cannot tell.
 """
 
 from collections.abc import Mapping
@@ -64,14 +67,16 @@ class CopiedAttention:
 def shared_attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """softmax(scale Q K^T) V with Q and K (1, heads, tokens, c) for all rows of V (rows, heads, tokens, c).
 
-    The values of the rows stand side by side, A [V_1 ... V_rows], and the map A is made a piece at a time.
+    The values of the rows stand side by side, A [V_1 ... V_rows], and the map A is made a piece at a time: in float32
+    or better, being made once for all rows, and only then rounded to what the values are in.
     Returns (rows, tokens, heads * c).
     """
     _, heads, tokens, _ = queries.shape
-    keys = keys[0].transpose(-1, -2)
+    exact = torch.promote_types(queries.dtype, torch.float32)
+    queries, keys = scale * queries[0].to(exact), keys[0].to(exact).transpose(-1, -2)
     side_by_side = values.permute(1, 2, 0, 3).flatten(2)  # (heads, tokens, rows * c)
-    pieces = (scale * queries[0]).split(max(1, MAP_SIZE // (heads * tokens)), dim=1)
-    output = torch.cat([(piece @ keys).softmax(-1) @ side_by_side for piece in pieces], dim=1)
+    pieces = queries.split(max(1, MAP_SIZE // (heads * tokens)), dim=1)
+    output = torch.cat([(piece @ keys).softmax(-1).to(values.dtype) @ side_by_side for piece in pieces], dim=1)
     return output.unflatten(-1, (len(values), -1)).permute(2, 1, 0, 3).flatten(2)
 
 

@@ -54,11 +54,11 @@ def load(
 
     Half-precision files are used where they are the only ones, and from the Hub where `dtype` is float16. The
     checkpoints of `CHECKPOINTS` are loaded at the revisions named there. `device` is CUDA or Apple's MPS where there is
-    one; `dtype` is what `fast_dtype` says. In bfloat16 the autoencoder stays in float32: most changes of the picture
-    are smaller than what bfloat16 tells apart. `autoencoder` is a Hub id or folder of an `AutoencoderTiny` for the same
-    latents, to take the place of the model's own: for Stable Diffusion "madebyollin/taesd", which decodes many times
-    faster. Where it cannot be had, a warning says why and the model's own stays. Raises `ValueError` that says what
-    happened with the model, and what can be loaded instead.
+    one; `dtype` is what `fast_dtype` says. In half precision the autoencoder stays in float32: most changes of the
+    picture are smaller than what half precision tells apart. `autoencoder` is a Hub id or folder of an
+    `AutoencoderTiny` for the same latents, to take the place of the model's own: for Stable Diffusion
+    "madebyollin/taesd", which decodes many times faster. Where it cannot be had, a warning says why and the model's own
+    stays. Raises `ValueError` that says what happened with the model, and what can be loaded instead.
     """
     device = _usable(device or _best_device())
     dtype = dtype or fast_dtype(device)
@@ -78,7 +78,7 @@ def load(
 
 
 def cast(pipeline: EmerDiffPipeline, dtype: torch.dtype) -> None:
-    """Change the precision of a pipeline's networks, but keep the autoencoder out of bfloat16."""
+    """Change the precision of a pipeline's networks, but keep the autoencoder out of half precision."""
     for network in (pipeline.unet, pipeline.text_encoder):
         nn.Module.to(network, dtype)  # the library's own warns of layers to be kept in float32: there are none
     nn.Module.to(pipeline.vae, _dtype("vae", dtype))
@@ -86,7 +86,7 @@ def cast(pipeline: EmerDiffPipeline, dtype: torch.dtype) -> None:
 
 def _dtype(part: str, dtype: torch.dtype) -> torch.dtype:
     """The precision of a part in a pipeline of this precision."""
-    return torch.float32 if part == "vae" and dtype == torch.bfloat16 else dtype
+    return torch.promote_types(dtype, torch.float32) if part == "vae" else dtype
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -379,7 +380,7 @@ class EmerDiffPipeline(DiffusionPipeline):
     @torch.inference_mode()
     def _encode(self, picture: Image.Image) -> Tensor:
         """x_0 (1, 4, h, w) float32: the posterior's mean, scaled."""
-        with exclusive(self.unet):
+        with exclusive(self.unet), _without_tf32():
             encoded = self.vae.encode(to_tensor(picture).to(self._execution_device, self.vae.dtype))
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
         return latents.float() * self.vae.config.scaling_factor
@@ -391,7 +392,8 @@ class EmerDiffPipeline(DiffusionPipeline):
         `half`: computed in the U-Net's precision, not in the autoencoder's own.
         """
         dtype = self.unet.dtype if half else None
-        with exclusive(self.unet), torch.autocast(latents.device.type, dtype, enabled=half):
+        autocast = torch.autocast(latents.device.type, dtype, enabled=half)
+        with exclusive(self.unet), _without_tf32(), autocast:
             return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
 
     def _feature(self, settings: Settings) -> str:
@@ -471,6 +473,13 @@ class EmerDiffPipeline(DiffusionPipeline):
             unused = torch.cuda.memory_reserved(x_0.device) - torch.cuda.memory_allocated(x_0.device)
             free = torch.cuda.mem_get_info(x_0.device)[0] + unused
         return max(2, min(MOST_ROWS.get(x_0.device.type, 8), int(0.7 * free / bytes_per_row)))
+
+
+def _without_tf32() -> AbstractContextManager[None]:
+    """Within the block, CUDA's convolutions in float32 are just that: by default they round as float16 does."""
+    cudnn = torch.backends.cudnn
+    kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
+    return cudnn.flags(**kept, allow_tf32=False)
 
 
 def _check_coarse(labels: np.ndarray, grid: tuple[int, int], num_segments: int) -> None:

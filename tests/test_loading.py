@@ -115,10 +115,11 @@ def test_a_pipeline_made_of_a_checkpoints_parts_gives_the_loaded_ones_result(sma
     assert pipe(picture, settings).model == "unnamed"
 
 
-def test_half_precision_loads_and_gives_finite_results_close_to_the_full(checkpoint, small, picture):
-    pipe = emerdiff.load(checkpoint, device="cpu", dtype=torch.bfloat16)
-    assert {pipe.unet.dtype, pipe.text_encoder.dtype} == {torch.bfloat16}
-    assert pipe.vae.dtype == torch.float32  # bfloat16 cannot tell apart what the method compares
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_loads_and_gives_finite_results_close_to_the_full(checkpoint, small, picture, dtype):
+    pipe = emerdiff.load(checkpoint, device="cpu", dtype=dtype)
+    assert {pipe.unet.dtype, pipe.text_encoder.dtype} == {dtype}
+    assert pipe.vae.dtype == torch.float32  # half precision cannot tell apart what the method compares
     half, full = pipe(picture, quick()), small(picture, quick())
     assert half.differences.dtype == np.float32 and np.isfinite(half.differences).all()
     np.testing.assert_array_equal(half.coarse_labels.shape, full.coarse_labels.shape)
