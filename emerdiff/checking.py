@@ -42,13 +42,12 @@ def empty_prompt(tokenizer, text_encoder: nn.Module) -> Tensor:
         raise ValueError(f"its tokenizer's model_max_length must be from 2 tokens to {2**16}, not {limits[0]!r}")
     if tokenizer.pad_token_id is None:
         raise ValueError("its tokenizer has no token for padding: pad_token in its tokenizer_config.json")
-    ids = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-    start, end = ids[0, :2].tolist()
-    if start == end or not {start, end} <= set(tokenizer.all_special_ids):
+    ids = tokenizer("", padding="max_length", max_length=length, truncation=True).input_ids
+    if ids[0] == ids[1] or not {*ids[:2]} <= set(tokenizer.all_special_ids):
         raise ValueError("its tokenizer does not put a token for the start and another for the end around a prompt")
-    if ids.max() >= config.vocab_size:
-        raise ValueError(f"its tokenizer's token {ids.max()} is none of the {config.vocab_size} of its text_encoder")
-    return ids
+    if max(ids) >= config.vocab_size:
+        raise ValueError(f"its tokenizer's token {max(ids)} is none of the {config.vocab_size} of its text_encoder")
+    return torch.tensor([ids])
 
 
 def check_latents(vae: AutoencoderKL | AutoencoderTiny, channels: int) -> None:

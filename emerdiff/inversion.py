@@ -112,7 +112,8 @@ def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
         if type(shared.get(key, False)) is not bool:
             raise ValueError(f"its scheduler's {key} must be true or false, not {shared[key]!r}")
     try:
-        ddim = DDIMScheduler(**shared)
+        with torch.device("cpu"):  # its numbers are needed, wherever networks are being made
+            ddim = DDIMScheduler(**shared)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the noise schedule of its scheduler, {name}, is not one of DDIM's ({error})") from error
     _check_schedule(ddim, alphas.cpu(), name)

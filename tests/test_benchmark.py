@@ -6,6 +6,7 @@ from conftest import quick
 from diffusers import AutoencoderTiny
 
 from emerdiff import EmerDiffPipeline, benchmark
+from emerdiff.miniature.model import new_scheduler
 from emerdiff.scoring import agreement
 
 SIZE = (64, 64)
@@ -70,8 +71,10 @@ def test_sharing_attention_saves_operations(small, square):
     assert shared < 0.95 * own
 
 
-def test_the_pipeline_of_stable_diffusions_size_has_it():
-    with torch.device("meta"):
+def test_the_pipeline_of_stable_diffusions_size_has_it(monkeypatch):
+    scheduler = new_scheduler()
+    monkeypatch.setattr(benchmark, "new_scheduler", lambda: scheduler)
+    with torch.device("meta"):  # networks without weights
         pipe = benchmark.stable_diffusion_sized()
         tiny = AutoencoderTiny()
     parameters = {name: sum(p.numel() for p in getattr(pipe, name).parameters()) for name in ("unet", "vae")}
