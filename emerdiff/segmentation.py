@@ -38,7 +38,7 @@ class Segmentation:
     model: str
     """The checkpoint's name or folder."""
     notes: tuple[str, ...] = ()
-    """What was changed in the settings, and why, as sentences."""
+    """What was made of the picture or changed in the settings, and why, as sentences."""
 
     @property
     def labels_at_original_size(self) -> np.ndarray:

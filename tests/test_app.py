@@ -292,7 +292,7 @@ def test_the_table_sorts_by_size_and_a_click_in_it_chooses_what_it_shows(page):
     values = [float(share) for share in shares]
     assert values == sorted(values, reverse=True) and values[0] > 10 and values[-1] < 10 and names[0] != "Segment 0"
     row(page, names[0]).click()
-    page.get_by_text(f"{names[0]}: {shares[0]}% of the pixels").wait_for()
+    page.get_by_text(f"{names[0]}: {values[0]:.1f}% of the pixels").wait_for()
 
 
 def test_segments_are_renamed_merged_and_hidden_and_that_is_undone(page):
