@@ -39,7 +39,8 @@ def served(demo, **options):
         yield address
     finally:
         demo.close()
-        while events._under_way:  # a run that a closed page has left ends at its next step
+        end = time.monotonic() + 20
+        while events._under_way and time.monotonic() < end:  # a run that a closed page has left ends at its next step
             time.sleep(0.1)
 
 
