@@ -24,7 +24,7 @@ from emerdiff.drawing import indexed_png, palette
 from emerdiff.exporting import OPACITY, export
 from emerdiff.filenames import safe_stem
 from emerdiff.loading import MINIATURE
-from emerdiff.picture import open_picture
+from emerdiff.picture import Opened, open_picture, read_picture
 from emerdiff.settings import PRESETS
 
 from . import links, pictures, runs, spaces, uploads
@@ -36,6 +36,7 @@ from .session import FINE, Gone, Session
 VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")
 SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
 LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds; whom the machine belongs to may run for longer
+NOTHING_YET = "nothing is segmented yet: press Run, or take an example and wait a moment"
 PUT_AWAY = (
     "your result had to make room: this server keeps results for an hour, or until others need the memory. Press Run "
     "to make it again; with the same picture and settings, your names, merges and hidden segments come back too"
@@ -76,11 +77,11 @@ def _values(values) -> dict:
     return dict(zip(VALUES, values, strict=True))
 
 
-def _needed(session: Session | Gone | None) -> Session:
+def _needed(session: Session | Gone | None, missing: str = NOTHING_YET, gone: str = PUT_AWAY) -> Session:
     if session is None:
-        raise ValueError("nothing is segmented yet: press Run, or take an example and wait a moment")
+        raise ValueError(missing)
     if isinstance(session, Gone):
-        raise ValueError(PUT_AWAY)
+        raise ValueError(gone)
     return session
 
 
@@ -89,13 +90,15 @@ def _has_result(session: Session | Gone | None) -> bool:
     return session is not None and bool(_needed(session))
 
 
-def _checked(image: str | None, model: str, preset: str, values: dict) -> None:
+def _checked(image: str | None, model: str, preset: str, values: dict) -> Opened:
+    """The picture of a run; `ValueError` for what a run would refuse."""
     if not image:
         raise ValueError("choose a picture first: drop one in, paste one, or take an example")
     if preset not in PRESETS:
         raise ValueError(f"quality must be one of {', '.join(PRESETS)}")
-    open_picture(image)
+    opened = read_picture(image)
     runs.pipeline_of(model).settings(preset=preset, **values)
+    return opened
 
 
 # ---------------------------------------------------------------- runs
@@ -253,14 +256,18 @@ def _sketching(image: str, k: int, *look) -> Callable:
 @plainly
 def dropped(image, model, preset, *values) -> tuple:
     """A picture was dropped: as `check`, and the picture as the network will see it where a browser cannot show it."""
-    status = check(image, model, preset, *values)
-    return status, uploads.presentable(image) or gr.skip()
+    opened = _checked(image, model, preset, _values(values))
+    return _about_to_run(), uploads.presentable(image, opened) or gr.skip()
 
 
 @plainly
 def check(image, model, preset, *values) -> str:
     """Everything that can be refused is refused here, before a GPU is asked for."""
     _checked(image, model, preset, _values(values))
+    return _about_to_run()
+
+
+def _about_to_run() -> str:
     busy = "waiting for another run to end" if _under_way else "starting"
     return _status(emerdiff.Progress(busy, 0, 1), 0)
 
@@ -708,11 +715,11 @@ def export_endpoint(session):
 
 
 def _asked(session: Session | Gone | None) -> Session:
-    if session is None:
-        raise ValueError("there is no result yet: call /segment first, with the same client")
-    if isinstance(session, Gone):
-        raise ValueError("the result had to make room for others: call /segment again")
-    return session
+    return _needed(
+        session,
+        "there is no result yet: call /segment first, with the same client",
+        "the result had to make room for others: call /segment again",
+    )
 
 
 def _label_file(result: emerdiff.Segmentation, name: str) -> str:

@@ -1,6 +1,6 @@
 """A visitor's picture: its file, and what the page shows of it where a browser would show something else.
 
-The page sends back what it shows, UPLOADS/shown/KEY/NAME.png, and that stands for the upload UPLOADS/KEY/NAME.
+The page sends back what it shows, UPLOADS/KEY-shown/NAME.png, and that stands for the upload UPLOADS/KEY/NAME.
 """
 
 import shutil
@@ -9,21 +9,21 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from emerdiff.filenames import safe_stem
-from emerdiff.picture import read_picture
+from emerdiff.picture import Opened
 
 from .folders import UPLOADS, new_folder
 from .runs import shown
 
-SHOWN = UPLOADS / "shown"
+SHOWN = "-shown"  # gradio's keys are hexadecimal
 BY_BROWSERS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # formats that all of them show
 
 
-def presentable(upload: str) -> str | None:
+def presentable(upload: str, opened: Opened) -> str | None:
     """A PNG of the picture as the network will see it; None where browsers show the upload so by themselves."""
-    opened, file = read_picture(upload), Path(upload).resolve()
+    file = Path(upload).resolve()
     if file.parents[1] != UPLOADS or (_browsers_show(file) and not opened.notes):
         return None
-    png = SHOWN / file.parent.name / f"{file.name}.png"
+    png = UPLOADS / f"{file.parent.name}{SHOWN}" / f"{file.name}.png"
     png.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     shown(opened.picture).save(png, compress_level=1)
     return str(png)
@@ -40,7 +40,8 @@ def _browsers_show(file: Path) -> bool:
 def original(path: str) -> str:
     """The upload that what the page shows stands for, or `path` itself."""
     file = Path(path).resolve()
-    return str(UPLOADS / file.parent.name / file.stem) if file.parents[1] == SHOWN else path
+    key = file.parent.name.removesuffix(SHOWN)
+    return path if key == file.parent.name else str(UPLOADS / key / file.stem)
 
 
 def from_link(kept: Path, name: str | None) -> Path:

@@ -5,6 +5,7 @@ The server is started from a folder that is not the page's.
 
 import json
 import re
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -152,6 +153,7 @@ def test_a_picture_that_no_browser_shows_is_shown_as_the_network_sees_it_and_sta
     done, output = fired(url, dropped, inputs)
     shown = output["data"][1]
     assert done and shown["path"].endswith("/scan.tif.png")
+    assert Path(shown["path"]).parents[1] == UPLOADS  # where what is old is removed
     served_png = httpx.get(f"{url}gradio_api/file={shown['path']}", timeout=30)
     assert served_png.headers["content-type"] == "image/png"
     (tmp_path / "shown.png").write_bytes(served_png.content)
