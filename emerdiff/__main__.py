@@ -15,19 +15,19 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from . import ablation as ablating
-from . import benchmark as bench
-from . import sweep as sweeping
-from .competitors import METHODS
-from .datasets import open_dataset
-from .evaluation import Evaluation, markdown, processes, run, summarize
-from .evaluation import figure as scores_figure
 from .filenames import distinct_stems, printable
 from .loading import MINIATURE, load
+from .matching import agreement
 from .miniature.scenes import draw_scene
 from .pipeline import EmerDiffPipeline, Progress
-from .scoring import agreement
 from .settings import PRESETS, Settings
+from .studies import ablation as ablating
+from .studies import benchmark as bench
+from .studies import sweep as sweeping
+from .studies.competitors import METHODS
+from .studies.datasets import open_dataset
+from .studies.evaluation import Evaluation, markdown, processes, run, summarize
+from .studies.evaluation import figure as scores_figure
 from .writing import ENDINGS, Identity, check_place, identity, write
 
 SD_SIZE = "sd-size"

@@ -14,7 +14,7 @@ from emerdiff.decoding import decode
 from emerdiff.drawing import overlay, palette
 from emerdiff.exporting import Legend
 from emerdiff.masks import upsample_nearest
-from emerdiff.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
+from emerdiff.studies.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
 
 from .runs import label_of
 from .session import FINE, Session

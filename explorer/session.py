@@ -16,7 +16,7 @@ import emerdiff
 from emerdiff.drawing import palette
 from emerdiff.exporting import Legend
 from emerdiff.filenames import safe_stem
-from emerdiff.scoring import match
+from emerdiff.matching import match
 
 FINE = 30  # segments of a run, from which all k up to this are cut
 

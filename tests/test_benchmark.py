@@ -5,9 +5,10 @@ import torch
 from conftest import quick
 from diffusers import AutoencoderTiny
 
-from emerdiff import EmerDiffPipeline, benchmark
+from emerdiff import EmerDiffPipeline
+from emerdiff.matching import agreement
 from emerdiff.miniature.model import new_scheduler
-from emerdiff.scoring import agreement
+from emerdiff.studies import benchmark
 
 SIZE = (64, 64)
 

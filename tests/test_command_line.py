@@ -17,9 +17,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import emerdiff.__main__ as command_line
-from emerdiff import Settings, ablation, sweep
+from emerdiff import Settings
 from emerdiff.__main__ import main, segment
 from emerdiff.drawing import overlay, palette
+from emerdiff.studies import ablation, sweep
 
 OPTIONS = {f.name: getattr(quick(), f.name) for f in fields(Settings) if "range" in f.metadata}
 GIVEN = {name: value for name, value in OPTIONS.items() if value is not None} | {"dtype": "float32"}

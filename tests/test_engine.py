@@ -18,10 +18,10 @@ from emerdiff.batches import Results, in_batches
 from emerdiff.hooks import edit, reach
 from emerdiff.inversion import sampling_steps, thinned
 from emerdiff.loading import fast_dtype
+from emerdiff.matching import agreement
 from emerdiff.recut import cuts
-from emerdiff.scoring import agreement
 from emerdiff.settings import PRESETS
-from emerdiff.sweep import VARIANTS
+from emerdiff.studies.sweep import VARIANTS
 
 # --- Sharing attention
 

@@ -14,12 +14,12 @@ from conftest import quick
 from PIL import Image
 from scipy.stats import entropy
 
-from emerdiff import competitors
 from emerdiff.__main__ import main
-from emerdiff.competitors import METHODS
-from emerdiff.datasets import open_dataset
-from emerdiff.evaluation import Evaluation, claim, figure, lines, markdown, run, summarize
 from emerdiff.miniature.scenes import CLASSES, draw_scene
+from emerdiff.studies import competitors
+from emerdiff.studies.competitors import METHODS
+from emerdiff.studies.datasets import open_dataset
+from emerdiff.studies.evaluation import Evaluation, claim, figure, lines, markdown, run, summarize
 
 # --- Datasets
 

@@ -18,7 +18,7 @@ from emerdiff.inversion import invert, sampling_steps
 from emerdiff.layers import find_layers
 from emerdiff.masks import response
 from emerdiff.modulation import replay
-from emerdiff.published import Published
+from emerdiff.studies.published import Published
 
 SIZE = (128, 64)  # of `picture` (192 x 128) where 64 x 64 pixels are asked for
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

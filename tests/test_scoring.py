@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from emerdiff import scoring
 from emerdiff.drawing import boundaries
-from emerdiff.scoring import Table, agreement, boundary_counts, tabulate
+from emerdiff.matching import agreement
+from emerdiff.studies import scoring
+from emerdiff.studies.scoring import Table, boundary_counts, tabulate
 
 
 def columns(*values, height=6):

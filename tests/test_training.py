@@ -13,8 +13,6 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from emerdiff import scoring
-from emerdiff.datasets import VOID, Folder
 from emerdiff.miniature import probe
 from emerdiff.miniature.photographs import Photographs, find_photographs
 from emerdiff.miniature.train import (
@@ -30,7 +28,9 @@ from emerdiff.miniature.train import (
     optimize,
 )
 from emerdiff.pipeline import EmerDiffPipeline
-from emerdiff.scoring import Table
+from emerdiff.studies import scoring
+from emerdiff.studies.datasets import VOID, Folder
+from emerdiff.studies.scoring import Table
 
 
 @pytest.fixture

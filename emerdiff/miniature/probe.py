@@ -18,14 +18,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from .. import load, scoring
-from ..datasets import VOID, Dataset, open_dataset
+from .. import load
 from ..loading import MINIATURE
 from ..masks import upsample_nearest
 from ..pipeline import EmerDiffPipeline
-from ..scoring import Table
 from ..segments import cluster
 from ..settings import Settings
+from ..studies import scoring
+from ..studies.datasets import VOID, Dataset, open_dataset
+from ..studies.scoring import Table
 
 SCENES = "scenes:700000..700039"
 FOLDS = 5

@@ -17,12 +17,12 @@ from accelerate import PartialState
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..pipeline import EmerDiffPipeline
+from ..settings import Settings
 from . import scoring
 from .competitors import EMERDIFF, METHODS
 from .datasets import Dataset
-from .pipeline import EmerDiffPipeline
 from .scoring import TOLERANCES, Table
-from .settings import Settings
 
 ROWS_PER_BATCH = 16  # fixed, so that rounding does not depend on the memory that is free
 

@@ -13,9 +13,9 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
+from ..drawing import boundaries
+from ..masks import upsample_nearest
 from .datasets import VOID
-from .drawing import boundaries
-from .masks import upsample_nearest
 
 TOLERANCES = (1, 2, 4)  # pixels, of boundary F
 
@@ -69,23 +69,6 @@ def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int, *, 
         distance_transform_edt(~edges) <= tolerance if edges.any() else edges for edges in (theirs, ours)
     )
     return np.array([(ours & near_theirs).sum(), ours.sum(), (theirs & near_ours).sum(), theirs.sum()])
-
-
-def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
-    """Share of equal pixels, 0 to 1, under the best matching of segments: k-means may number them otherwise."""
-    shared = _shared(labels, reference, max(labels.max(), reference.max()) + 1)
-    return float(shared[linear_sum_assignment(shared, maximize=True)].sum() / labels.size)
-
-
-def match(labels: np.ndarray, reference: np.ndarray, num_segments: int) -> np.ndarray:
-    """(k,): the segment of `reference` that goes with each of `labels`, one to one, so that most pixels are equal."""
-    return linear_sum_assignment(_shared(labels, reference, num_segments), maximize=True)[1]
-
-
-def _shared(labels: np.ndarray, reference: np.ndarray, num_segments: int) -> np.ndarray:
-    shared = np.zeros((num_segments, num_segments), np.int64)
-    np.add.at(shared, (labels, reference), 1)
-    return shared
 
 
 def outcome(counts: np.ndarray, assigned: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from .miniature.scenes import CLASSES, draw_scene
-from .pipeline import EmerDiffPipeline
+from ..miniature.scenes import CLASSES, draw_scene
+from ..pipeline import EmerDiffPipeline
+from ..settings import Settings
 from .scoring import oracle, tabulate
-from .settings import Settings
 
 VALUES: Mapping[str, Sequence] = {
     "feature_timestep": (1, 101, 201, 301, 501, 701),

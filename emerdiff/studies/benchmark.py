@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from .batches import Results
-from .loading import cast, fast_dtype
-from .miniature.model import new_scheduler, new_tokenizer
-from .pipeline import MODULATING, EmerDiffPipeline
+from ..batches import Results
+from ..loading import cast, fast_dtype
+from ..miniature.model import new_scheduler, new_tokenizer
+from ..pipeline import MODULATING, EmerDiffPipeline
+from ..settings import PRESETS, Settings
 from .published import Published
-from .settings import PRESETS, Settings
 
 NOTEBOOK_DRAWS = 100  # of the features, in the published procedure
 

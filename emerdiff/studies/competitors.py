@@ -15,9 +15,9 @@ from scipy.linalg import eigh
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from .masks import upsample_nearest
-from .pipeline import EmerDiffPipeline
-from .segmentation import Segmentation
+from ..masks import upsample_nearest
+from ..pipeline import EmerDiffPipeline
+from ..segmentation import Segmentation
 
 # ---------------------------------------------------------------- upsampling the coarse map
 

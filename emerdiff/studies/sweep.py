@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..matching import agreement
+from ..miniature.scenes import CLASSES, Scene, draw_scene
+from ..pipeline import EmerDiffPipeline
+from ..recut import recut
+from ..segmentation import Segmentation
+from ..settings import PRESETS
 from . import scoring
-from .miniature.scenes import CLASSES, Scene, draw_scene
-from .pipeline import EmerDiffPipeline
-from .recut import recut
-from .segmentation import Segmentation
-from .settings import PRESETS
 
 FINE = 30  # segments of the run that is re-cut
 EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
@@ -35,7 +36,7 @@ class Tally:
     def add(self, labels: np.ndarray, scene: Scene, exact: Segmentation, seconds: float) -> None:
         self.tables.append(scoring.tabulate(labels, scene.labels, exact.features, len(CLASSES)))
         self.seconds.append(seconds)
-        self.agreements.append(scoring.agreement(labels, exact.labels))
+        self.agreements.append(agreement(labels, exact.labels))
 
     @property
     def row(self) -> dict[str, float]:

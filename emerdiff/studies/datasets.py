@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .decoding import decode
-from .miniature.scenes import CLASSES, KINDS, draw_scene
-from .picture import Picture, open_picture
+from ..decoding import decode
+from ..miniature.scenes import CLASSES, KINDS, draw_scene
+from ..picture import Picture, open_picture
 
 VOID = 255
 """Label of pixels that are not judged: they count in no score, and no boundary to them counts."""
