@@ -1,9 +1,9 @@
-"""Draw the example scenes, segment them, and store what the page shows of them: `python examples/make.py`.
+"""Draws the example scenes, segments them, and stores what the page shows of them: `python examples/make.py`.
 
-They are run as the page runs them, in many segments that are cut to fewer. For each: NAME.jpg, its NAME_truth.png
-(classes), and NAME_labels.png, NAME_naive.png and NAME_coarse.png (segments), all as indexed pictures; examples.json
-holds the settings and segments. Also draws figure.png for the README. Run it again whenever the weights, the scenes or
-the method change.
+As on the page, each scene is run in many segments, which are then cut to fewer. A scene has the picture NAME.jpg, the
+classes NAME_truth.png, and the segments NAME_labels.png, NAME_naive.png and NAME_coarse.png; the PNGs are indexed.
+examples.json holds settings and segments. figure.png is drawn for the README. Run it again whenever the weights, the
+scenes or the method change.
 """
 
 import json
