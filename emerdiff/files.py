@@ -14,7 +14,10 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-POINTER = b"version https://git-lfs"  # how the text begins that stands for a file in a clone without Git LFS
+from .errors import in_a_line
+from .formats import GIT_LFS_POINTER
+from .quiet import quiet
+
 LARGEST_JSON = 64 * 2**20  # bytes; tokenizers have some 4 MB
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}  # safetensors' names
 MOST_TIMESTEPS = 100_000  # of a noise schedule: more are a mistake that would fill the memory
@@ -30,13 +33,6 @@ def explained(what: str) -> Iterator[None]:
         raise ValueError(f"{what} ({in_a_line(error)})") from error
 
 
-def in_a_line(error: Exception) -> str:
-    """What an error says first; with its type, where that says more than that a value or a file is wrong."""
-    first, *more = [line.strip() for line in str(error).strip().splitlines()] or [""]
-    text = (f"{first} {more[0]}" if more and first.endswith(":") else first).rstrip(".")
-    return text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
-
-
 def check_file(path: Path) -> Path:
     """`path` itself, where it is a file that can be read and holds what it should, not a Git LFS pointer."""
     name = _name(path)
@@ -46,10 +42,10 @@ def check_file(path: Path) -> Path:
         raise ValueError(f"its {name} is not a file")
     try:
         with path.open("rb") as file:
-            start = file.read(len(POINTER))
+            start = file.read(len(GIT_LFS_POINTER))
     except OSError as error:
         raise ValueError(f"its {name} cannot be read: {error.strerror}") from error
-    if start == POINTER:
+    if start == GIT_LFS_POINTER:
         raise ValueError(f"its {name} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
     if not start:
         raise ValueError(f"its {name} is empty")
@@ -108,7 +104,7 @@ def read_network(folder: Path, kind: type, dtype: torch.dtype, *, half: bool = F
     variant, files = _find_weights(folder, stem, half)
     for file in files:
         _check_weights(file)
-    with explained(f"its {folder.name} cannot be read"):
+    with explained(f"its {folder.name} cannot be read"), quiet():
         network, found = kind.from_pretrained(
             folder,
             dtype=dtype,

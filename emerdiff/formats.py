@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+GIT_LFS_POINTER = b"version https://git-lfs"
+"""How the small text begins that stands for a file in a clone made without Git LFS."""
+
 READ = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF and HEIC"
 
 PICTURE = "which cannot be read here: save it as JPEG or PNG"
@@ -98,7 +101,7 @@ MAGIC = (  # place, what stands there, what that is, what to do
     (0, b"MM\0+", "a TIFF picture", BROKEN),
     (8, b"WEBP", "a WebP picture", BROKEN),
     (0, b"BM", "a BMP picture", BROKEN),
-    (0, b"version https://git-lfs", "a Git LFS pointer", "not the picture itself: fetch it with `git lfs pull`"),
+    (0, GIT_LFS_POINTER, "a Git LFS pointer", "not the picture itself: fetch it with `git lfs pull`"),
 )
 AVIF, HEIC = ("an AVIF picture", PICTURE), ("a HEIC picture", PICTURE)
 BRANDS = {  # of the container that these pictures share with videos

@@ -1,13 +1,14 @@
 """Getting a model: the miniature, a checkpoint on the Hugging Face Hub, or a folder."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, SchedulerMixin
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -17,12 +18,15 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from .checking import check_latents, try_out
-from .files import explained, in_a_line, read_json, read_network, read_scheduler, read_tokenizer
+from .errors import in_a_line, is_out_of_memory
+from .files import explained, read_json, read_network, read_scheduler, read_tokenizer
 from .layers import check_conditioning
 from .miniature import WEIGHTS
 from .pipeline import EmerDiffPipeline
+from .quiet import quiet, without_needless_messages
 
 MINIATURE = "miniature"
 CHECKPOINTS = {  # known to fit, and public when this was written; with the revisions that are loaded
@@ -37,6 +41,7 @@ PARTS = {  # of a checkpoint, with the libraries that their classes are from
     "unet": diffusers,
     "scheduler": diffusers,
 }
+NETWORKS = "unet", "text_encoder", "vae"
 INDEX = "model_index.json"
 INSTEAD = (
     f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to fit: {', '.join(CHECKPOINTS)}."
@@ -69,11 +74,11 @@ def load(
         cast(pipeline, dtype)
         for network in (pipeline.unet, pipeline.vae):
             network.to(memory_format=torch.channels_last)
-        pipeline.to(device)
+        for part in NETWORKS:  # the pipeline's own `to` warns that float16 fails on a CPU, which it no longer does
+            nn.Module.to(getattr(pipeline, part), device)
     except Exception as error:  # the libraries raise nearly anything over what people bring, or for lack of memory
         raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
-    pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
@@ -121,57 +126,78 @@ def _read(model: str | Path, dtype: torch.dtype) -> EmerDiffPipeline:
     if folder != WEIGHTS and not (folder / INDEX).exists():
         for above in folder.parents[:2]:
             if folder.exists() and (above / INDEX).exists():
-                raise ValueError(f"it is a part of a checkpoint: give the folder of the whole, {above}")
+                raise ValueError(f"it is part of a checkpoint: give the folder of the whole checkpoint, {above}")
     if folder.is_file():
         raise ValueError("it is a single file; diffusers' from_single_file and save_pretrained make a folder of it")
     on_hub = not folder.is_dir()
     if on_hub:
-        folder = _download(str(model), dtype)
-    elif folder != WEIGHTS:
-        _try_out(folder)
+        folder = _download_small_files(str(model))
+    checkpoint = _open(folder)
+    if folder != WEIGHTS:
+        _try_out(checkpoint)
+    if on_hub:
+        folder = _download_weights(str(model), folder.name, dtype)
     half = on_hub and dtype == torch.float16
-
-    def network(part: str, kind: type) -> nn.Module:
-        return read_network(folder / part, kind, _dtype(part, dtype), half=half)
-
-    return _assemble(folder, network)
+    return checkpoint.pipeline(lambda part, kind: read_network(folder / part, kind, _dtype(part, dtype), half=half))
 
 
-def _download(name: str, dtype: torch.dtype) -> Path:
-    """The folder of a checkpoint on the Hub, tried out before its weights are fetched.
+def _download_small_files(name: str) -> Path:
+    """The folder of a checkpoint on the Hub without its weights; it is called by its commit."""
+    wanted = [INDEX, *(f"{part}/*{suffix}" for part in PARTS for suffix in (".json", ".txt", ".model"))]
+    return Path(snapshot_download(name, revision=CHECKPOINTS.get(name), allow_patterns=wanted))
 
-    In float16 the half-precision weights, where there are any, are half the download; else where there are no others.
+
+def _download_weights(name: str, commit: str, dtype: torch.dtype) -> Path:
+    """The folder of a checkpoint on the Hub.
+
+    In float16 the half-precision weights, if there are any, are half the download; otherwise they are used where there
+    are no others.
     """
-    revision = CHECKPOINTS.get(name)
-    small = [f"{part}/*{suffix}" for part in PARTS for suffix in (".json", ".txt", ".model")]
-    _try_out(Path(snapshot_download(name, revision=revision, allow_patterns=[INDEX, *small])))
     unused = {"safety_checker": None, "feature_extractor": None}
     faults = {}
     for variant in ("fp16", None) if dtype == torch.float16 else (None, "fp16"):
         try:
-            return Path(
-                EmerDiffPipeline.download(name, revision=revision, variant=variant, use_safetensors=True, **unused)
-            )
+            with without_needless_messages():
+                download = EmerDiffPipeline.download
+                return Path(download(name, revision=commit, variant=variant, use_safetensors=True, **unused))
         except (OSError, ValueError) as error:
             faults[variant] = error
     raise faults[None]
 
 
-def _assemble(folder: Path, network: Callable[[str, type], nn.Module]) -> EmerDiffPipeline:
-    """A pipeline of a checkpoint's small parts, with what `network` makes of the name and class of each large one."""
+@dataclass(frozen=True, eq=False)
+class _Checkpoint:
+    """A checkpoint without its networks."""
+
+    folder: Path
+    kinds: Mapping[str, type]
+    """The classes of all parts, by their names."""
+    scheduler: SchedulerMixin
+    tokenizer: PreTrainedTokenizerBase
+    defaults: dict | None
+
+    def pipeline(self, network: Callable[[str, type], nn.Module]) -> EmerDiffPipeline:
+        """A pipeline with what `network` makes of the name and the class of each network."""
+        networks = {part: network(part, self.kinds[part]) for part in NETWORKS}
+        small = {"scheduler": self.scheduler, "tokenizer": self.tokenizer}
+        return EmerDiffPipeline(**small, **networks, defaults=self.defaults)
+
+
+def _open(folder: Path) -> _Checkpoint:
     if not (folder / INDEX).exists():
-        raise ValueError(f"it has no {INDEX}, which a checkpoint in diffusers layout has")
+        raise ValueError(f"it has no {INDEX}, which every checkpoint in diffusers' layout has")
     index = read_json(folder / INDEX)
     kinds = _check_index(index)
     for part in PARTS:
         if not (folder / part).is_dir():
             raise ValueError(f"its folder {part} is missing")
-    small = {
-        "scheduler": read_scheduler(folder / "scheduler", kinds["scheduler"]),
-        "tokenizer": read_tokenizer(folder / "tokenizer", kinds["tokenizer"]),
-    }
-    large = {part: network(part, kinds[part]) for part in ("unet", "text_encoder", "vae")}
-    return EmerDiffPipeline(**small, **large, defaults=index.get("defaults"))
+    return _Checkpoint(
+        folder,
+        kinds,
+        scheduler=read_scheduler(folder / "scheduler", kinds["scheduler"]),
+        tokenizer=read_tokenizer(folder / "tokenizer", kinds["tokenizer"]),
+        defaults=index.get("defaults"),
+    )
 
 
 def _check_index(index: dict) -> dict[str, type]:
@@ -190,24 +216,25 @@ def _check_index(index: dict) -> dict[str, type]:
     return kinds
 
 
-def _try_out(folder: Path) -> None:
-    """Refuse a checkpoint whose networks cannot be made or do not work together: without weights, in no time.
+def _try_out(checkpoint: _Checkpoint) -> None:
+    """Refuses a checkpoint whose networks cannot be made or do not work together, before any weights are read.
 
-    On the device "meta" nothing but the shapes is computed.
+    On the device "meta" only shapes are computed, which takes no time.
     """
 
     def blank(part: str, kind: type) -> nn.Module:
-        config = read_json(folder / part / "config.json")
+        folder = checkpoint.folder / part
+        config = read_json(folder / "config.json")
         if part == "unet":
             check_conditioning(config)
         if config.get("quantization_config"):
-            raise ValueError(f"its {part} is quantised; EmerDiff needs floating point")
-        with explained(f"its {part} cannot be made from its config.json"), torch.device("meta"):
+            raise ValueError(f"its {part} is quantised; EmerDiff needs floating-point weights")
+        with explained(f"its {part} cannot be made from its config.json"), quiet(), torch.device("meta"):
             if part == "text_encoder":
-                return kind(kind.config_class.from_pretrained(folder / part, local_files_only=True)).eval()
+                return kind(kind.config_class.from_pretrained(folder, local_files_only=True)).eval()
             return kind.from_config(config).eval()
 
-    pipeline = _assemble(folder, blank)
+    pipeline = checkpoint.pipeline(blank)
     with explained("its parts do not work together"):
         try_out(pipeline)
 
@@ -245,4 +272,6 @@ def _reason(error: Exception) -> str:
         return "there is no such folder, nor can it be the id of a Hub repository"
     if LocalEntryNotFoundError in causes or OfflineModeIsEnabled in causes:
         return "it is not on this machine, and the Hub cannot be reached (no network, or offline mode)"
+    if is_out_of_memory(error):
+        return "there is not enough memory for it"
     return in_a_line(error)

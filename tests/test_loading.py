@@ -1,7 +1,13 @@
 import inspect
 import json
+import logging
 import os
+import re
 import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -20,12 +26,15 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
+from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
+from transformers.utils import logging as transformers_logging
 
 import emerdiff
 from emerdiff import EmerDiffPipeline, Settings
 from emerdiff.inversion import sampling_steps, step_at
+from emerdiff.quiet import quiet
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -709,6 +718,95 @@ def test_what_is_wrong_with_shards_is_said(untried, sharded):
     assert reason(sharded).startswith("its unet lacks diffusion_pytorch_model.safetensors.index.json")
 
 
+# --- A clean start
+
+LOAD_ALL = """
+import sys
+import emerdiff
+for model in sys.argv[1:]:
+    emerdiff.load(model)
+"""
+
+
+def tiny_autoencoder() -> AutoencoderTiny:
+    return AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+
+
+def test_loading_prints_nothing(checkpoint, sharded, tmp_path):
+    half = save_as_stable_diffusion(tmp_path / "half", small_parts(), variant="fp16", max_shard_size="500KB")
+    vae = tiny_autoencoder()  # the library saves an attribute that it then warns of
+    tiny = save_as_stable_diffusion(tmp_path / "tiny", small_parts() | {"vae": vae})
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "HF_HUB_CACHE": str(tmp_path / "hub")}
+    command = [sys.executable, "-c", LOAD_ALL, "miniature", checkpoint, half, sharded, tiny]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+    repository, commit = tmp_path / "hub" / "models--some--model", "0123456789" * 4  # as if it had been downloaded
+    shutil.copytree(half, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    process = subprocess.run([*command[:3], "some/model"], capture_output=True, text=True, env=environment, timeout=240)
+    assert (process.returncode, process.stdout) == (0, "")
+    offline = r"Couldn't connect to the Hub: .*\nWill try to load from local cache\.\n"  # which matters
+    assert re.fullmatch(f"({offline})+", process.stderr)
+
+
+def bars() -> tuple:
+    """What the libraries are told of progress bars: diffusers, transformers, and the hook of the latter."""
+    hook = transformers_logging.set_tqdm_hook(None)
+    transformers_logging.set_tqdm_hook(hook)
+    return diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled(), hook
+
+
+@pytest.fixture
+def messages():
+    """What the libraries log, as long as the test runs."""
+    found = []
+    handler = logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage())
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).addHandler(handler)
+    yield found
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).removeHandler(handler)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_the_user_has_set_for_bars_stays(untried, sharded, enabled):
+    def hook(factory, args, kwargs):
+        return factory(*args, **kwargs)
+
+    transformers_logging.set_tqdm_hook(hook)
+    if not enabled:
+        diffusers_logging.disable_progress_bar()
+    try:
+        before = bars()
+        emerdiff.load(sharded, device="cpu")
+        (sharded / "unet" / "config.json").write_text("{")
+        reason(sharded)
+        assert bars() == before == (enabled, True, hook)
+    finally:
+        transformers_logging.set_tqdm_hook(None)
+        diffusers_logging.enable_progress_bar()
+
+
+def test_messages_that_matter_and_those_of_other_threads_are_logged(untried, copy, messages):
+    edit_json(copy / "unet" / "config.json", invented=1)
+    emerdiff.load(copy, device="cpu")
+    assert len(messages) == 1 and "The config attributes {'invented': 1} were passed" in messages[0]
+
+    tiny_autoencoder().save_pretrained(copy / "tiny")
+    with quiet():
+        AutoencoderTiny.from_pretrained(copy / "tiny")
+        assert len(messages) == 1
+        other = threading.Thread(target=AutoencoderTiny.from_pretrained, args=[copy / "tiny"])
+        other.start()
+        other.join()
+    assert len(messages) == 2
+    AutoencoderTiny.from_pretrained(copy / "tiny")
+    assert len(messages) == 3
+
+
 # --- Folders
 
 
@@ -726,7 +824,7 @@ def test_a_folder_may_have_any_name(copy, monkeypatch, name):
 def test_what_is_no_folder_of_a_checkpoint_says_so(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for inside in ("unet", "model_index.json", UNET):
-        expected = f"it is a part of a checkpoint: give the folder of the whole, {checkpoint}"
+        expected = f"it is part of a checkpoint: give the folder of the whole checkpoint, {checkpoint}"
         assert reason(checkpoint / inside) == expected
     assert reason("") == reason(" ") == "the name is empty"
     assert reason(".").startswith("it has no model_index.json")
