@@ -3,6 +3,7 @@
 import io
 import logging
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,20 +14,11 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from emerdiff.miniature import probe
-from emerdiff.miniature.photographs import Photographs, find_photographs
-from emerdiff.miniature.train import (
-    LayersMuon,
-    Run,
-    Stream,
-    annealed,
-    as_matrix,
-    draw_timesteps,
-    inner_weights,
-    load_tokenizer,
-    main,
-    optimize,
-)
+from emerdiff.miniature import model, probe
+from emerdiff.miniature.photographs import Entry, Photograph, Photographs, find_photographs
+from emerdiff.miniature.pictures import Store, Stream
+from emerdiff.miniature.run import LayersMuon, Run, annealed, as_matrix, inner_weights, optimize
+from emerdiff.miniature.train import draw_timesteps, keep_all, load_tokenizer, main
 from emerdiff.pipeline import EmerDiffPipeline
 from emerdiff.studies import scoring
 from emerdiff.studies.datasets import VOID, Folder
@@ -65,7 +57,12 @@ def test_the_update_of_a_layer_is_orthogonal(layer):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> CLIPTokenizer:
-    return load_tokenizer(tmp_path_factory.mktemp("run") / "tokenizer", ["a photo of a zebra"] * 50)
+    return load_tokenizer(tmp_path_factory.mktemp("run"), None, told("a photo of a zebra"))
+
+
+def told(*captions: str) -> Photographs:
+    """Fifty photographs of which only the captions matter."""
+    return Photographs(tuple(Photograph(Entry("a.png", Path("a.png")), (caption,)) for caption in captions * 50), 0.5)
 
 
 def new_run(out: Path, tokenizer: CLIPTokenizer) -> Run:
@@ -77,7 +74,32 @@ def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, tokenizer):
     assert tokenizer.model_max_length == 77
     for of_scenes, of_photographs in [("a", "photo"), ("house", "zebra")]:  # words, not letters, of both worlds
         assert tokenizer.tokenize(f"{of_scenes} {of_photographs}") == [f"{of_scenes}</w>", f"{of_photographs}</w>"]
-    assert load_tokenizer(tmp_path / "tokenizer").get_vocab() == tokenizer.get_vocab()
+    assert load_tokenizer(tmp_path, None, Photographs()).get_vocab() == tokenizer.get_vocab()
+
+
+def test_weights_that_are_begun_with_keep_their_words_and_get_those_of_photographs(tmp_path):
+    begun = model.new_tokenizer(["a house with a red roof"] * 50, 600)
+    begun.save_pretrained(tmp_path / "begun" / "tokenizer")
+    assert load_tokenizer(tmp_path / "run", tmp_path / "begun", Photographs()).get_vocab() == begun.get_vocab()
+    tokenizer = load_tokenizer(tmp_path / "run", tmp_path / "begun", told("a red zebra (9)"))
+    torch.manual_seed(0)
+    known, encoder = model.new_text_encoder(begun), model.new_text_encoder(tokenizer)
+    rows, known_rows = encoder.get_input_embeddings().weight, known.get_input_embeddings().weight
+    first = rows.detach().clone()
+    model.start_text_encoder(encoder, tokenizer, known, begun)
+
+    def text(encoder, tokenizer, caption: str) -> torch.Tensor:
+        tokens = tokenizer([caption], padding="max_length", return_tensors="pt").input_ids
+        return encoder(tokens).last_hidden_state
+
+    assert tokenizer.tokenize("red zebra") == ["red</w>", "zebra</w>"] and len(begun.tokenize("zebra")) == 5
+    with torch.no_grad():
+        for caption in ("", "a red house"):
+            assert torch.equal(text(encoder, tokenizer, caption), text(known, begun, caption))
+        zebra = [known_rows[begun.get_vocab()[letter]] for letter in ("z", "e", "b", "r", "a</w>")]
+        assert torch.allclose(rows[tokenizer.get_vocab()["zebra</w>"]], torch.stack(zebra).mean(0))
+        unheard = tokenizer.get_vocab()["9</w>"]  # no 9 ever ended a word
+        assert torch.equal(rows[unheard], first[unheard])
 
 
 def test_a_resumed_run_goes_on_as_the_first_would_have(tmp_path, tokenizer):
@@ -157,6 +179,33 @@ def test_the_learning_rate_warms_up_then_falls():
     rates = [annealed(share, 0.17, 1) for share in (0.17, 0.19, 0.5, 0.8, 1.0, 1.5)]
     assert rates[0] < 0.05 < rates[3] < rates[2] < rates[1] <= 1
     assert rates[4] == rates[5] == pytest.approx(0.01)
+
+
+def test_what_is_kept_is_written_as_it_comes_and_does_not_count_as_training(tmp_path, tokenizer):
+    run, file = new_run(tmp_path, tokenizer), tmp_path / "latents.pt"
+    shapes = [((4, side, side), torch.float16) for side in (2, 4, 8)]
+    kept = Store(5, run.device, *shapes, ((77,), torch.int32))
+    stream = Stream(1_000_000, 64, Photographs(), workers=1, ahead=8)
+    before = run.share
+    keep_all(run, stream, kept, file)
+    stream.close()
+    again = Store(5, run.device, *shapes, ((77,), torch.int32))
+    again.load(file)
+    assert len(again) == 5 and all(map(torch.equal, kept.tensors, again.tensors))
+    assert kept.tensors[2].abs().amax((1, 2, 3)).min() > 0 and len(kept.tensors[3].unique(dim=0)) > 1
+    assert run.share == pytest.approx(before, abs=1e-3)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["next_seed"] >= 1_000_005
+
+
+def test_minutes_on_a_processor_are_those_in_which_it_works(tmp_path, tokenizer):
+    run = new_run(tmp_path, tokenizer)
+    before = run.share
+    time.sleep(1)
+    waited, began = run.share - before, time.process_time()
+    while time.process_time() - began < 0.5:
+        pass
+    worked = run.share - before - waited
+    assert waited < 0.2 * worked == pytest.approx(0.1 / (600 * torch.get_num_threads()), rel=0.5)
 
 
 # ---------------------------------------------------------------- photographs

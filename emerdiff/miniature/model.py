@@ -42,6 +42,29 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
+@torch.no_grad()
+def start_text_encoder(
+    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, begun: CLIPTextModel, begun_tokenizer: CLIPTokenizer
+) -> None:
+    """Give `encoder` the weights of `begun`, whose tokenizer may be another.
+
+    Tokens are the same where their strings are. A token that is new starts as the mean of the pieces that
+    `begun_tokenizer` spells it with, or stays as it is where there are none.
+    """
+    rows, begun_rows = (of.get_input_embeddings().weight for of in (encoder, begun))
+    ids, begun_ids, spell = tokenizer.get_vocab(), begun_tokenizer.get_vocab(), begun_tokenizer.backend_tokenizer.model
+    started = rows.clone()
+    for token, row in ids.items():
+        if token in begun_ids:
+            started[row] = begun_rows[begun_ids[token]]
+            continue
+        pieces = [piece.id for piece in spell.tokenize(token.removesuffix("</w>"))]
+        if known := [piece for piece in pieces if piece != begun_tokenizer.unk_token_id]:
+            started[row] = begun_rows[known].mean(0)
+    for weight, of_begun in zip(encoder.parameters(), begun.parameters(), strict=True):
+        weight.copy_(started if of_begun is begun_rows else of_begun)
+
+
 def new_vae() -> AutoencoderTiny:
     """0.5 M parameters, no normalisation: it decodes fast and learns fast.
 

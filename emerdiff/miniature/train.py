@@ -14,43 +14,31 @@ predicts the noise, an error of 1 % at the noisiest steps is one of 15 % in the 
 
 With `--photographs`, pictures of one's own take the place of a share of the scenes, in all stages.
 
-A checkpoint is written every few minutes; the same command resumes from it. The finished pipeline, with
-the averaged weights in half precision, is written to OUT/pipeline.
+Minutes are the processor's on a CPU: on a busy machine training lasts longer, and does as much. A checkpoint is written
+every few of them; the same command resumes from it. The finished pipeline, with the averaged weights in half precision,
+is written to OUT/pipeline.
 """
 
 import argparse
-import copy
-import functools
 import logging
-import math
-import multiprocessing
 import os
-import queue
-import threading
-import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny
-from diffusers.models.attention_processor import AttnProcessor
-from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ..pipeline import EmerDiffPipeline
 from . import model
-from .leaves import draw_leaves
-from .photographs import Photograph, Photographs, find_photographs
+from .photographs import Photographs, find_photographs
+from .pictures import FIRST_SEED, Store, Stream, random_crops
+from .run import Report, Run, annealed, optimize
 from .scenes import draw_scene
 
-FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
-LEAVES_SHARE, ROOMS_SHARE, PORTRAITS_SHARE = 0.15, 0.15, 0.05  # of the pictures; the rest is what its seed draws
 PHOTOGRAPHS_SHARE = 0.65  # of the pictures, where there are photographs
-DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
 AUTOENCODER_ENDS, QUARTER_ENDS, HALF_ENDS = 0.17, 0.4, 0.75  # as shares of the time, as are `--stages`
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
 LAYOUT_TIMESTEPS = (500, 1000)  # at less than the full side, half of the timesteps are drawn from these
@@ -77,262 +65,6 @@ class Sizes:
         if device.type == "cuda":
             return cls(512, 256, 48, (512, 256, 128), 30_000, 400_000, False, workers=max(1, cores - 2))
         return cls(256, 64, 16, (256, 96, 32), 3_000, 12_400, True, workers=cores)
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def draw(turn: tuple[int, Photograph | None], side: int) -> tuple[np.ndarray, str]:
-    """Picture (side, side, 3) uint8 and caption of a training seed: of its photograph, or drawn where it has none."""
-    seed, photograph = turn
-    if photograph:
-        return photograph.draw(seed, side)
-    at = np.random.default_rng([seed, 0]).random()
-    if at < LEAVES_SHARE:
-        return draw_leaves(seed, side)
-    at -= LEAVES_SHARE
-    kind = "room" if at < ROOMS_SHARE else "portrait" if at < ROOMS_SHARE + PORTRAITS_SHARE else None
-    scene = draw_scene(seed, side, kind)
-    return scene.image, scene.caption
-
-
-class Stream:
-    """Pictures drawn ahead by worker processes, at most `ahead` of them waiting; of `photographs` a share.
-
-    The workers are forked: make the stream before anything touches a GPU.
-    """
-
-    def __init__(self, first_seed: int, side: int, photographs: Photographs, *, workers: int, ahead: int = 512) -> None:
-        self.next_seed, self._photographs, self._closed = first_seed, photographs, False
-        self._room = threading.Semaphore(ahead)
-        self._drawn: queue.Queue[tuple[np.ndarray, str]] = queue.Queue()
-        self._pool = multiprocessing.get_context("fork").Pool(workers, os.nice, (10,))
-        threading.Thread(target=self._run, args=(side,), daemon=True).start()
-
-    def _turns(self) -> Iterator[tuple[int, Photograph | None]]:
-        while self._room.acquire() and not self._closed:
-            self.next_seed += 1
-            yield self.next_seed - 1, self._photographs.of(self.next_seed - 1)
-
-    def _run(self, side: int) -> None:
-        for drawn in self._pool.imap_unordered(functools.partial(draw, side=side), self._turns()):
-            self._drawn.put(drawn)
-
-    def take(self, at_most: int, at_least: int) -> list[tuple[np.ndarray, str]]:
-        """The pictures that are ready, waiting only for the first `at_least`."""
-        taken: list[tuple[np.ndarray, str]] = []
-        while len(taken) < max(at_most, at_least) and (len(taken) < at_least or not self._drawn.empty()):
-            taken.append(self._drawn.get())
-            self._room.release()
-        return taken
-
-    def close(self) -> None:
-        self._closed = True
-        self._room.release()  # the pool would wait for the seeds' end
-        self._pool.terminate()
-
-
-class Store:
-    """Rows of fixed shapes in preallocated tensors on one device, until it is full."""
-
-    def __init__(self, rows: int, device: torch.device, *shapes: tuple[tuple[int, ...], torch.dtype]) -> None:
-        self.tensors = [torch.zeros(rows, *shape, dtype=dtype, device=device) for shape, dtype in shapes]
-        self.rows, self.length = rows, 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def add(self, *values: Tensor) -> None:
-        end = self.length + len(values[0])
-        for tensor, value in zip(self.tensors, values, strict=True):
-            tensor[self.length : end] = value.to(tensor.device, tensor.dtype)
-        self.length = end
-
-    def save(self, file: Path) -> None:
-        torch.save([tensor[: len(self)].clone() for tensor in self.tensors], file)
-
-    def load(self, file: Path) -> None:
-        self.add(*torch.load(file, weights_only=True))
-
-    def sample(self, count: int) -> list[Tensor]:
-        at = torch.randint(len(self), (count,), device=self.tensors[0].device)
-        return [tensor[at] for tensor in self.tensors]
-
-    def take(self, stream: Stream, at_most: int, *, at_least: int) -> list[tuple[np.ndarray, str]]:
-        """Pictures from `stream` that there is room for, waiting until there will be `at_least` rows in all."""
-        room = self.rows - len(self)
-        return stream.take(min(at_most, room), at_least=min(at_least - len(self), room))
-
-
-def random_crops(x: Tensor, side: int) -> Tensor:
-    """One random square crop for the whole batch: (b, c, H, W) -> (b, c, side, side)."""
-    top, left = (int(torch.randint(size - side + 1, ())) for size in x.shape[-2:])
-    return x[..., top : top + side, left : left + side]
-
-
-# ---------------------------------------------------------------- the run
-
-
-class Run:
-    """Everything that training changes: what a checkpoint holds."""
-
-    def __init__(
-        self,
-        out: Path,
-        device: torch.device,
-        minutes: float,
-        side: int,
-        tokenizer: CLIPTokenizer,
-        *,
-        vae: AutoencoderTiny | None = None,
-        seed: int,
-    ) -> None:
-        """`vae`: that of the pipeline begun with, of any width; a new one where there is none."""
-        torch.manual_seed(seed)
-        self.out, self.device, self.minutes = out, device, minutes
-        self.started = time.monotonic()
-        self.seconds_before, self.step, self.encoded = 0.0, 0, False
-        self.tokenizer = tokenizer
-        self.scheduler = model.new_scheduler()
-        self.vae = (vae or model.new_vae()).to(device, memory_format=torch.channels_last)
-        self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
-        self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
-        if device.type == "cpu":  # the fused attention's backward takes two fifths of a step there
-            self.unet.set_attn_processor(AttnProcessor())
-            self.text_encoder.set_attn_implementation("eager")
-        self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
-        self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
-        weights, others = inner_weights(self.denoiser)
-        self.muon = LayersMuon(weights, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        self.adamw = torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=0.01)
-        self.vae_average = EMAModel(self.vae.parameters(), decay=0.998, foreach=True)
-        self.average = self._new_average()
-        names = ("vae", "denoiser", "vae_optimizer", "muon", "adamw", "vae_average", "average")
-        self.parts = {name: getattr(self, name) for name in names}
-
-    def _new_average(self) -> EMAModel:
-        """Short at first: over a run of a thousand steps, a decay of 0.999 would keep a third of where it began."""
-        return EMAModel(self.denoiser.parameters(), decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
-
-    @property
-    def share(self) -> float:
-        """Share of the time that has passed: 0 to 1, then beyond."""
-        return (self.seconds_before + time.monotonic() - self.started) / (60 * self.minutes)
-
-    def save(self, next_seed: int) -> None:
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"seconds": self.share * 60 * self.minutes, "step": self.step, "next_seed": next_seed}
-        state |= {"encoded": self.encoded, "scaling_factor": self.vae.config.scaling_factor}
-        torch.save(state, self.out / "checkpoint.tmp")
-        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
-
-    def resume(self, checkpoint: Path) -> None:
-        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        self.vae.register_to_config(scaling_factor=state["scaling_factor"])
-        self.seconds_before, self.step, self.encoded = state["seconds"], state["step"], state["encoded"]
-        log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
-
-    def start_from(self, pipeline: EmerDiffPipeline) -> None:
-        """Begin with the networks of a finished pipeline in place of random ones: its autoencoder stays as it is."""
-        self.unet.load_state_dict(pipeline.unet.state_dict())
-        self.text_encoder.load_state_dict(pipeline.text_encoder.state_dict())
-        self.average = self.parts["average"] = self._new_average()
-        self.encoded = True
-
-    def tokens(self, captions: list[str]) -> Tensor:  # (n, 77) int64
-        return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-
-    def text(self, tokens: Tensor) -> Tensor:
-        """What the denoiser is told: (n, 77) tokens -> (n, 77, c), some of them replaced by the empty prompt."""
-        told = torch.rand(len(tokens), device=self.device) >= DROPPED_CAPTIONS
-        prompts = torch.cat([self.tokens([""]).to(self.device), tokens[told].long()])  # the empty one is encoded once
-        return self.text_encoder(prompts).last_hidden_state[told.cumsum(0) * told]
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)
-
-    def compiled(self, function):
-        """On a CPU as it is: compiling each stage takes minutes there, and a step gets a quarter faster."""
-        return function if self.device.type == "cpu" else torch.compile(function, dynamic=False)
-
-    def export(self) -> None:
-        """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
-        self.average.store(self.denoiser.parameters())
-        self.average.copy_to(self.denoiser.parameters())
-        parts = {name: copy.deepcopy(getattr(self, name)).half() for name in ("unet", "vae", "text_encoder")}
-        self.average.restore(self.denoiser.parameters())
-        pipeline = EmerDiffPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler)
-        pipeline.save_pretrained(self.out / "pipeline", max_shard_size="9MB")
-
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """(out, in) as it is; (out, in, height, width) as (out, height * width * in): a view where channels are last."""
-    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
-
-
-class LayersMuon(torch.optim.Muon):
-    """torch's Muon, which takes matrices alone, on the weights of linear and convolution layers."""
-
-    def __init__(self, weights: list[nn.Parameter], **options) -> None:
-        self.weights = weights
-        super().__init__([as_matrix(weight.detach()) for weight in weights], **options)
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for matrix, weight in zip(self.param_groups[0]["params"], self.weights, strict=True):
-            matrix.grad = as_matrix(weight.grad)
-        super().step()
-
-
-def inner_weights(denoiser: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Weights of inner linear and convolution layers; all other parameters (ends, norms, biases, embeddings)."""
-    layers = {name: part for name, part in denoiser.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
-    weights = [layer.weight for name, layer in layers.items() if not name.endswith(("conv_in", "conv_out"))]
-    inner = {id(weight) for weight in weights}
-    return weights, [p for p in denoiser.parameters() if id(p) not in inner]
-
-
-def optimize(
-    optimizers: Sequence[torch.optim.Optimizer], rate: float, module: nn.Module, average: EMAModel, loss: Tensor
-) -> None:
-    module.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    for optimizer in optimizers:
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
-    average.step(module.parameters())
-
-
-def annealed(share: float, begin: float, end: float) -> float:
-    """Factor of the learning rate in a stage: 2 % warm-up, then half a cosine to 0.01."""
-    done = min(max((share - begin) / (end - begin), 0), 1)
-    return min(1, done / 0.02 + 0.01) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
-
-
-class Report:
-    """A log line every 20 seconds and a checkpoint every four minutes."""
-
-    def __init__(self, run: Run, stage: str) -> None:
-        self.run, self.stage, self.losses, self.samples = run, stage, [], 0
-        self.told = self.saved = time.monotonic()
-
-    def __call__(self, loss: Tensor, samples: int, pool: int, next_seed: int) -> None:
-        self.run.step += 1
-        self.samples += samples
-        self.losses.append(loss.detach())
-        now = time.monotonic()
-        if now - self.told > 20:
-            mean, speed = torch.stack(self.losses).mean().item(), self.samples / (now - self.told)
-            line = "%s: %.1f %% of the time, step %d, loss %.4f, %.0f samples/s, %d pictures kept, next seed %d"
-            log.info(line, self.stage, 100 * self.run.share, self.run.step, mean, speed, pool, next_seed)
-            self.told, self.losses, self.samples = now, [], 0
-        if now - self.saved > 240:
-            self.run.save(next_seed)
-            self.run.export()
-            self.saved = now
 
 
 # ---------------------------------------------------------------- the stages
@@ -437,16 +169,29 @@ def train_denoiser(
         report(loss, batch, len(kept), stream.next_seed)
 
 
-def load_tokenizer(folder: Path, captions: Sequence[str] = ()) -> CLIPTokenizer:
-    """The tokenizer in `folder`, learned first where there is none yet: from captions of scenes, and these.
+def keep_all(run: Run, stream: Stream, kept: Store, file: Path) -> None:
+    """Fill `kept`, written to `file` time and again; what that takes does not count as training."""
+    began = run.clock()
+    while len(kept) < kept.rows:
+        draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
+        run.save(stream.next_seed)
+        kept.save(file)
+    run.started += run.clock() - began
 
-    Learned twice, equally frequent pairs get other numbers: a run that resumes must find its own.
+
+def load_tokenizer(out: Path, start: Path | None, photographs: Photographs) -> CLIPTokenizer:
+    """That of the pipeline begun with; where there is none, and for photographs, a run's own.
+
+    It is learned from captions of scenes, and of the photographs, and kept in OUT/tokenizer: learned twice, equally
+    frequent pairs get other numbers, and a run that resumes must find its own.
     """
-    if not folder.exists():
+    if start and not photographs.found:
+        return CLIPTokenizer.from_pretrained(start / "tokenizer")
+    if not (out / "tokenizer").exists():
         drawn = [draw_scene(FIRST_SEED + i, 64).caption for i in range(1000)]
-        vocabulary = 2048 if captions else 1024
-        model.new_tokenizer([*drawn, *captions], vocabulary).save_pretrained(folder)
-    return CLIPTokenizer.from_pretrained(folder)
+        told = [photograph.captions[0] for photograph in photographs.found]
+        model.new_tokenizer([*drawn, *told], 2048 if told else 1024).save_pretrained(out / "tokenizer")
+    return CLIPTokenizer.from_pretrained(out / "tokenizer")
 
 
 def train(
@@ -467,9 +212,10 @@ def train(
         torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["next_seed"] if resumed else first_seed
     )
     latents = out / "latents.pt"
-    ahead = 0 if latents.exists() else 512
+    known = len(torch.load(latents, mmap=True, weights_only=True)[0]) if latents.exists() else 0
+    ahead = 512 if known < sizes.latents else 0
     stream = Stream(seed, sizes.side, photographs, workers=sizes.workers, ahead=ahead)
-    tokenizer = load_tokenizer((start or out) / "tokenizer", [found.captions[0] for found in photographs.found])
+    tokenizer = load_tokenizer(out, start, photographs)
     begun = EmerDiffPipeline.from_pretrained(start, dtype=torch.float32) if start else None
     run = Run(out, device, minutes, sizes.side, tokenizer, vae=begun and begun.vae, seed=first_seed)
     if resumed:
@@ -481,14 +227,10 @@ def train(
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
     run.vae.requires_grad_(False)
-    if latents.exists():
+    if known:
         kept.load(latents)
-    elif sizes.drawn_first:
-        began = time.monotonic()
-        while len(kept) < sizes.latents:
-            draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
-        kept.save(latents)
-        run.started += time.monotonic() - began  # does not count as training
+    if sizes.drawn_first:
+        keep_all(run, stream, kept, latents)
     log.info("%d pictures kept", len(kept))
     begin = 0 if start else AUTOENCODER_ENDS
     for stage, (batch, until) in enumerate(zip(sizes.batches, (*stages, 1.0), strict=True)):
@@ -501,9 +243,13 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser("python -m emerdiff.miniature.train", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
-    parser.add_argument("--minutes", type=float, default=24, help="of training in all, earlier runs included")
     parser.add_argument(
-        "--start", type=Path, help="finished pipeline to begin with: its autoencoder and vocabulary stay as they are"
+        "--minutes", type=float, default=24, help="of training in all, earlier runs included; on a CPU, of its work"
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="finished pipeline to begin with: its autoencoder stays, and without --photographs its vocabulary",
     )
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes, noise: new ones for --start")
     parser.add_argument(

@@ -1,0 +1,191 @@
+"""A run of the miniature's training: all that a checkpoint holds, its optimizers, and how it tells of itself."""
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from ..pipeline import EmerDiffPipeline
+from . import model
+
+DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
+
+log = logging.getLogger("emerdiff.miniature.train")
+
+
+class Run:
+    """Everything that training changes: what a checkpoint holds."""
+
+    def __init__(
+        self,
+        out: Path,
+        device: torch.device,
+        minutes: float,
+        side: int,
+        tokenizer: CLIPTokenizer,
+        *,
+        vae: AutoencoderTiny | None = None,
+        seed: int,
+    ) -> None:
+        """`vae`: that of the pipeline begun with, of any width; a new one where there is none."""
+        torch.manual_seed(seed)
+        self.out, self.device, self.minutes = out, device, minutes
+        self.started = self.clock()
+        self.seconds_before, self.step, self.encoded = 0.0, 0, False
+        self.tokenizer = tokenizer
+        self.scheduler = model.new_scheduler()
+        self.vae = (vae or model.new_vae()).to(device, memory_format=torch.channels_last)
+        self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
+        self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
+        if device.type == "cpu":  # the fused attention's backward takes two fifths of a step there
+            self.unet.set_attn_processor(AttnProcessor())
+            self.text_encoder.set_attn_implementation("eager")
+        self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
+        self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
+        weights, others = inner_weights(self.denoiser)
+        self.muon = LayersMuon(weights, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        self.adamw = torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=0.01)
+        self.vae_average = EMAModel(self.vae.parameters(), decay=0.998, foreach=True)
+        self.average = self._new_average()
+        names = ("vae", "denoiser", "vae_optimizer", "muon", "adamw", "vae_average", "average")
+        self.parts = {name: getattr(self, name) for name in names}
+
+    def _new_average(self) -> EMAModel:
+        """Short at first: over a run of a thousand steps, a decay of 0.999 would keep a third of where it began."""
+        return EMAModel(self.denoiser.parameters(), decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
+
+    def clock(self) -> float:
+        """Seconds; on a CPU those that each thread worked, so that a busy machine trains as much as a quiet one."""
+        return time.process_time() / torch.get_num_threads() if self.device.type == "cpu" else time.monotonic()
+
+    @property
+    def share(self) -> float:
+        """Share of the time that has passed: 0 to 1, then beyond."""
+        return (self.seconds_before + self.clock() - self.started) / (60 * self.minutes)
+
+    def save(self, next_seed: int) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"seconds": self.share * 60 * self.minutes, "step": self.step, "next_seed": next_seed}
+        state |= {"encoded": self.encoded, "scaling_factor": self.vae.config.scaling_factor}
+        torch.save(state, self.out / "checkpoint.tmp")
+        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
+
+    def resume(self, checkpoint: Path) -> None:
+        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.vae.register_to_config(scaling_factor=state["scaling_factor"])
+        self.seconds_before, self.step, self.encoded = state["seconds"], state["step"], state["encoded"]
+        log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
+
+    def start_from(self, pipeline: EmerDiffPipeline) -> None:
+        """Begin with the networks of a finished pipeline in place of random ones.
+
+        Its autoencoder stays as it is. Its text encoder gets this run's vocabulary.
+        """
+        self.unet.load_state_dict(pipeline.unet.state_dict())
+        model.start_text_encoder(self.text_encoder, self.tokenizer, pipeline.text_encoder, pipeline.tokenizer)
+        self.average = self.parts["average"] = self._new_average()
+        self.encoded = True
+
+    def tokens(self, captions: list[str]) -> Tensor:  # (n, 77) int64
+        return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+    def text(self, tokens: Tensor) -> Tensor:
+        """What the denoiser is told: (n, 77) tokens -> (n, 77, c), some of them replaced by the empty prompt."""
+        told = torch.rand(len(tokens), device=self.device) >= DROPPED_CAPTIONS
+        prompts = torch.cat([self.tokens([""]).to(self.device), tokens[told].long()])  # the empty one is encoded once
+        return self.text_encoder(prompts).last_hidden_state[told.cumsum(0) * told]
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def compiled(self, function):
+        """On a CPU as it is: compiling each stage takes minutes there, and a step gets a quarter faster."""
+        return function if self.device.type == "cpu" else torch.compile(function, dynamic=False)
+
+    def export(self) -> None:
+        """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
+        self.average.store(self.denoiser.parameters())
+        self.average.copy_to(self.denoiser.parameters())
+        parts = {name: copy.deepcopy(getattr(self, name)).half() for name in ("unet", "vae", "text_encoder")}
+        self.average.restore(self.denoiser.parameters())
+        pipeline = EmerDiffPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler)
+        pipeline.save_pretrained(self.out / "pipeline", max_shard_size="9MB")
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """(out, in) as it is; (out, in, height, width) as (out, height * width * in): a view where channels are last."""
+    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
+
+
+class LayersMuon(torch.optim.Muon):
+    """torch's Muon, which takes matrices alone, on the weights of linear and convolution layers."""
+
+    def __init__(self, weights: list[nn.Parameter], **options) -> None:
+        self.weights = weights
+        super().__init__([as_matrix(weight.detach()) for weight in weights], **options)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for matrix, weight in zip(self.param_groups[0]["params"], self.weights, strict=True):
+            matrix.grad = as_matrix(weight.grad)
+        super().step()
+
+
+def inner_weights(denoiser: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Weights of inner linear and convolution layers; all other parameters (ends, norms, biases, embeddings)."""
+    layers = {name: part for name, part in denoiser.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    weights = [layer.weight for name, layer in layers.items() if not name.endswith(("conv_in", "conv_out"))]
+    inner = {id(weight) for weight in weights}
+    return weights, [p for p in denoiser.parameters() if id(p) not in inner]
+
+
+def optimize(
+    optimizers: Sequence[torch.optim.Optimizer], rate: float, module: nn.Module, average: EMAModel, loss: Tensor
+) -> None:
+    module.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    average.step(module.parameters())
+
+
+def annealed(share: float, begin: float, end: float) -> float:
+    """Factor of the learning rate in a stage: 2 % warm-up, then half a cosine to 0.01."""
+    done = min(max((share - begin) / (end - begin), 0), 1)
+    return min(1, done / 0.02 + 0.01) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+
+class Report:
+    """A log line every 20 seconds and a checkpoint every four minutes."""
+
+    def __init__(self, run: Run, stage: str) -> None:
+        self.run, self.stage, self.losses, self.samples = run, stage, [], 0
+        self.told = self.saved = time.monotonic()
+
+    def __call__(self, loss: Tensor, samples: int, pool: int, next_seed: int) -> None:
+        self.run.step += 1
+        self.samples += samples
+        self.losses.append(loss.detach())
+        now = time.monotonic()
+        if now - self.told > 20:
+            mean, speed = torch.stack(self.losses).mean().item(), self.samples / (now - self.told)
+            line = "%s: %.1f %% of the time, step %d, loss %.4f, %.0f samples/s, %d pictures kept, next seed %d"
+            log.info(line, self.stage, 100 * self.run.share, self.run.step, mean, speed, pool, next_seed)
+            self.told, self.losses, self.samples = now, [], 0
+        if now - self.saved > 240:
+            self.run.save(next_seed)
+            self.run.export()
+            self.saved = now
