@@ -1,32 +1,35 @@
 """The pictures that the page offers, and their results: stored ones to open with, full ones to explore.
 
 A full result is computed once, at the first use, and kept in a folder; its file's name is a digest of all that it
-comes from, so that other weights, code or settings make another.
+comes from, so that other weights, code or settings make another. In memory, all visitors share it.
 """
 
 import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from zipfile import BadZipFile, is_zipfile
+from weakref import WeakValueDictionary
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from PIL import Image
 
 import emerdiff
+from emerdiff import Progress
 from emerdiff.loading import MINIATURE, fast_dtype
-from emerdiff.masks import label, upsample_naive
 from emerdiff.miniature import WEIGHTS
 from emerdiff.picture import open_picture
 
 from .folders import ROOT
+from .pictures import Layers, unnamed
 from .runs import calibrate, defaults, find, label_of, shown
 from .session import FINE, Found
 
@@ -36,7 +39,9 @@ PHOTOGRAPHS = (("china", "Palace", 12), ("flower", "Flower", 8))  # name, title,
 
 ARRAYS = ("image", "coarse_labels", "features", "responses")  # of a result: what the others follow from
 
-_computing = threading.Lock()
+_reading = threading.Lock()
+_shared: WeakValueDictionary[Path, Found] = WeakValueDictionary()  # for as long as a visitor looks at it
+_warming: dict[str, Progress] = {}  # how far the example is that `warm` computes, by its name
 
 
 @dataclass(frozen=True)
@@ -79,21 +84,26 @@ def files_of_examples() -> tuple[Path, ...]:
     return tuple(file.resolve() for example in examples() for file in (example.picture, example.truth) if file)
 
 
-def at_hand(example: Example) -> bool:
-    """Whether `full` needs no run."""
-    return is_zipfile(_file(example))  # a file that broke off is none
+def found(example: Example) -> Found | None:
+    """The example in `FINE` segments, the same object for all visitors; None where it is still to be computed."""
+    file = _file(example)
+    with _reading:
+        if (shared := _shared.get(file)) is None and (kept := _read(file)) is not None:
+            shared = Found(str(example.picture), shown(open_picture(example.picture)), kept, "exact", 0, shared=True)
+            _shared[file] = shared
+    return shared
 
 
-def full(example: Example) -> Generator[emerdiff.Progress, None, Found]:
-    """The example in `FINE` segments, from the folder or by a run; yields the run's progress."""
-    source, values, file = example.picture, {"num_segments": FINE}, _file(example)
-    with _computing:  # others wait, and find the file
-        if (kept := _read(file)) is None:
-            found = yield from find(source, label_of(MINIATURE), "exact", values)
-            with suppress(OSError):  # a disk that is full, or not ours: computed again next time
-                _write(found.segmentation, file)
-            return found
-    return Found(str(source), shown(open_picture(source)), kept, "exact", seconds=0)
+def keep(example: Example, result: Found) -> Found:
+    """The `result` of a run on the example, kept in the folder and shared from now on."""
+    with suppress(OSError):  # a disk that is full, or not ours: computed again next time
+        _write(result.segmentation, _file(example))
+    return found(example) or result
+
+
+def compute(example: Example) -> Generator[Progress, None, Found]:
+    """The example's result by a run; yields its progress."""
+    return keep(example, (yield from find(str(example.picture), label_of(MINIATURE), "exact", {}, name=MINIATURE)))
 
 
 @lru_cache(maxsize=1)
@@ -138,31 +148,33 @@ def _read(file: Path) -> emerdiff.Segmentation | None:
             facts = json.loads(str(kept["facts"]))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
-    settings = emerdiff.Settings(**facts["settings"])
-    differences = np.linalg.norm(arrays["responses"].astype(np.float32), axis=1)
-    labels, confidence = label(differences)
     return emerdiff.Segmentation(
         **arrays,
-        labels=labels,
-        differences=differences,
-        naive_labels=upsample_naive(arrays["coarse_labels"], settings.num_segments, labels.shape),
-        confidence=confidence,
         original_size=tuple(facts["original_size"]),
-        settings=settings,
+        settings=emerdiff.Settings(**facts["settings"]),
         model=facts["model"],
         notes=tuple(facts["notes"]),
     )
 
 
-def stored(example: Example) -> tuple[Image.Image, np.ndarray, np.ndarray, np.ndarray]:
-    """What the page opens with: the picture as it is shown, labels and naive labels at its size, and coarse labels."""
+def stored(example: Example) -> Layers:
+    """What the page opens with: the result that lies beside the example's picture, at the size that is shown."""
     parts = (np.asarray(Image.open(FOLDER / f"{example.name}_{what}.png")) for what in ("labels", "naive", "coarse"))
-    return shown(open_picture(example.picture)), *parts
+    return Layers(example.name, shown(open_picture(example.picture)), *parts, unnamed(example.k))
 
 
 def warm() -> None:
-    """Time the miniature on this machine, then compute all full results that are not there yet."""
+    """Time the miniature on this machine, then compute all results that are not there yet."""
     calibrate(examples()[0].picture)
     for example in examples():
-        for _ in full(example):
-            pass
+        if not found(example):
+            for progress in compute(example):
+                _warming[example.name] = progress
+            _warming.clear()
+
+
+def awaited(example: Example) -> Generator[Progress, None, None]:
+    """The progress of `warm` on this example, until it is done with it."""
+    while progress := _warming.get(example.name):
+        yield progress
+        time.sleep(0.5)

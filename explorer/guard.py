@@ -4,15 +4,21 @@ gradio checks what a component was sent only in part, and tells no error but its
 cannot send what is refused here; a program can.
 """
 
+import asyncio
+import inspect
 import logging
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import gradio as gr
+from gradio.blocks import BlockFunction
 from gradio.exceptions import InvalidPathError
 
 from . import visitors
 from .examples import files_of_examples
 from .folders import UPLOADS
+from .gpu import told
 from .session import Session
 from .visitors import Visitors
 
@@ -38,11 +44,24 @@ class Guarded(gr.Blocks):
         super().__init__(*args, **options)
         self.visitors = Visitors()
         self._changes = 0
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def process_api(self, *args, session_hash: str | None = None, **options):
+    def _turn(self, block_fn: BlockFunction | int, visitor: str | None) -> AbstractAsyncContextManager:
+        """A visitor's changes of the session come one after another: each begins with what the last one left.
+
+        Not those of a generator, which would hold up all others while the network works.
+        """
+        block_fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        changes = any(isinstance(block, Kept) for block in block_fn.outputs)
+        if visitor is None or not changes or inspect.isgeneratorfunction(block_fn.fn):
+            return nullcontext()
+        return self._turns.setdefault(visitor, asyncio.Lock())
+
+    async def process_api(self, block_fn, *args, session_hash: str | None = None, **options):
         visitors.key.set(session_hash)
         try:
-            return await super().process_api(*args, session_hash=session_hash, **options)
+            async with self._turn(block_fn, session_hash):
+                return await super().process_api(block_fn, *args, session_hash=session_hash, **options)
         except gr.Error:
             raise
         except Exception as error:
@@ -51,6 +70,10 @@ class Guarded(gr.Blocks):
             log.exception("an event failed")
             said = UNWRITABLE if isinstance(error, OSError) else UNEXPECTED
             raise gr.Error(said, print_exception=False) from error
+
+    async def call_function(self, *args, **options):
+        with told():
+            return await super().call_function(*args, **options)
 
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
         for block, value in zip(block_fn.inputs, inputs, strict=False):

@@ -1,8 +1,10 @@
 """Runs of the network for the page: which models there are, how long they take, and what they give, step by step."""
 
+import gc
 import threading
 import time
 from collections.abc import Generator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 import emerdiff
+from emerdiff import EmerDiffPipeline, Progress, Reading, Segmentation
 from emerdiff.loading import CHECKPOINTS, MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
-from .session import Found
+from .session import FINE, Found, MadeOf
 
 MODELS = {"Miniature (built in, trained on drawn scenes)": MINIATURE} | dict(  # the only ones that a visitor can choose
     zip(("Stable Diffusion 1.5", "Stable Diffusion 1.4", "Stable Diffusion 2.1 base"), CHECKPOINTS, strict=True)
@@ -24,24 +27,24 @@ SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side betwe
 
 SLOWER = 180  # times the seconds of the miniature's row: one of Stable Diffusion's size (by benchmark, 160 to 230)
 
-_pipelines: dict[str, emerdiff.EmerDiffPipeline] = {}
+_pipelines: dict[str, EmerDiffPipeline] = {}
 _loading = threading.Lock()
 _row_seconds: dict[tuple[str, str], float] = {}  # what a row has taken here, by model and preset
 
 
-def pipeline(name: str) -> emerdiff.EmerDiffPipeline:
+def pipeline(name: str) -> EmerDiffPipeline:
     """The model, shared by all visitors; it keeps nothing of a run. The miniature stays, and the last checkpoint."""
     if (pipe := _pipelines.get(name)) is None:
         with _loading:  # the libraries cannot load two models at once
             if (pipe := _pipelines.get(name)) is None:
-                pipe = emerdiff.load(name)
-                for other in _pipelines.keys() - {MINIATURE}:
+                for other in _pipelines.keys() - {MINIATURE}:  # first: there may not be memory for both
                     del _pipelines[other]
-                _pipelines[name] = pipe
+                gc.collect()
+                pipe = _pipelines[name] = emerdiff.load(name)
     return pipe
 
 
-def pipeline_of(model: str) -> emerdiff.EmerDiffPipeline:
+def pipeline_of(model: str) -> EmerDiffPipeline:
     """The model of a label on the page or, where that is a checkpoint that cannot be had, the next one that can.
 
     `ValueError` for what is not offered, and where no checkpoint can be had.
@@ -56,6 +59,25 @@ def pipeline_of(model: str) -> emerdiff.EmerDiffPipeline:
         except ValueError as error:
             failures.append(error)
     raise failures[0]
+
+
+def loaded(model: str, *, or_another: bool = True) -> Generator[Progress, None, EmerDiffPipeline]:
+    """`pipeline_of` a label, or that model and no other; yields while it is loaded, which may be for minutes."""
+    outcome: Future[EmerDiffPipeline] = Future()
+
+    def load() -> None:
+        try:
+            outcome.set_result(pipeline_of(model) if or_another else pipeline(MODELS[model]))
+        except Exception as error:
+            outcome.set_exception(error)
+
+    if MODELS.get(model) in _pipelines:
+        return pipeline(MODELS[model])
+    threading.Thread(target=load, daemon=True).start()  # goes on when this is closed, for whoever asks next
+    while not outcome.done():
+        yield Progress(f"loading {model}", 0, 1)
+        wait([outcome], timeout=0.5)
+    return outcome.result()
 
 
 def label_of(name: str) -> str:
@@ -73,32 +95,41 @@ def find(
     model: str,
     preset: str,
     values: Mapping[str, object],
-    previous: Found | None = None,
-) -> Generator[emerdiff.Progress, None, Found]:
-    """A run, as `EmerDiffPipeline.stream`; returns what was found, which says so where another model stood in.
+    *,
+    name: str,
+    previous: Reading | None = None,
+) -> Generator[Progress, None, Found]:
+    """A run in `FINE` segments, or as `values` say; yields its progress.
 
-    What the same model kept of a `previous` run, and still holds, is not computed again.
+    `name` is that of the pipeline that is there for `model`: where it is another, the result says so. What still holds
+    of a `previous` reading is not computed again.
     """
     begin = time.monotonic()
-    pipe = pipeline_of(model)
-    settings = pipe.settings(preset=preset, **values)
-    known = previous.reading if previous and previous.segmentation.model == pipe.name_or_path else None
-    reading = yield from pipe.read(source, settings, previous=known)
+    pipe = pipeline(name)
+    settings = pipe.settings(preset=preset, **{"num_segments": FINE} | values)
+    reading = yield from pipe.read(source, settings, previous=previous)
     segmentation = yield from pipe.segment(reading)
     seconds = time.monotonic() - begin
-    if known is None:  # or else some rows were there
-        _row_seconds[pipe.name_or_path, preset] = seconds / pipe.rows(settings)
-    if pipe.name_or_path != MODELS[model]:
-        note = f"{model} could not be loaded; {label_of(pipe.name_or_path)} took its place."
+    if previous is None:  # or else some rows were there
+        _row_seconds[name, preset] = seconds / pipe.rows(settings)
+    if name != MODELS[model]:
+        note = f"{model} could not be loaded; {label_of(name)} took its place."
         segmentation = replace(segmentation, notes=(*segmentation.notes, note))
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, seconds, kept)
 
 
-def paint(found: Found, offsets: np.ndarray) -> Generator[emerdiff.Progress, None, np.ndarray]:
+def recompute(made_of: MadeOf, reading: Reading | None, num_segments: int) -> Generator[Progress, None, Segmentation]:
+    """The run that is `made_of` this, in another number of segments, not merged from more."""
+    pipe, settings = pipeline(made_of.model), replace(made_of.settings, num_segments=num_segments)
+    reading = yield from pipe.read(made_of.source, settings, previous=reading)
+    return (yield from pipe.segment(reading))
+
+
+def paint(made_of: MadeOf, reading: Reading | None, offsets: np.ndarray) -> Generator[Progress, None, np.ndarray]:
     """The picture painted again with the network perturbed by `offsets`, as `EmerDiffPipeline.probe`."""
-    pipe = pipeline(found.segmentation.model)
-    reading = found.reading or (yield from pipe.read(found.source, found.segmentation.settings))
+    pipe = pipeline(made_of.model)
+    reading = reading or (yield from pipe.read(made_of.source, made_of.settings))
     return (yield from pipe.probe(reading, offsets))
 
 
@@ -125,7 +156,7 @@ def _seconds_of_row(name: str, preset: str) -> float | None:
 def calibrate(source: str | Path) -> None:
     """Time the miniature on a picture, in all presets, so that runs can be estimated."""
     for preset in PRESETS:
-        for _ in find(source, label_of(MINIATURE), preset, {"num_segments": 4}):
+        for _ in find(source, label_of(MINIATURE), preset, {"num_segments": 4}, name=MINIATURE):
             pass
 
 

@@ -19,6 +19,24 @@ from emerdiff.filenames import safe_stem
 from emerdiff.matching import match
 
 FINE = 30  # segments of a run, from which all k up to this are cut
+NOTHING_YET = "nothing is segmented yet: press Run, or choose an example"
+PUT_AWAY = (
+    "your result had to make room: this server keeps results for an hour, or until others need the memory. Press Run "
+    "to make it again; with the same picture and settings, your names, merges and hidden segments come back too"
+)
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """What a result follows from: two runs of the same found the same segments."""
+
+    source: str
+    """The picture's file."""
+    model: str
+    """Its name or folder."""
+    preset: str
+    settings: emerdiff.Settings
+    """As used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +54,8 @@ class Found:
     """What the run took; 0 for one that was kept."""
     reading: emerdiff.Reading | None = None
     """Kept where memory allows, so that what the next run needs of it is not computed again."""
+    shared: bool = False
+    """Whether all visitors have the same one: an example's."""
 
     @cached_property
     def cuts(self) -> np.ndarray:
@@ -47,9 +67,8 @@ class Found:
         return safe_stem(Path(self.source).name)
 
     @property
-    def made_of(self) -> tuple:
-        """What the result follows from: two runs of which this is equal found the same segments."""
-        return self.source, self.segmentation.model, self.preset, self.segmentation.settings
+    def made_of(self) -> MadeOf:
+        return MadeOf(self.source, self.segmentation.model, self.preset, self.segmentation.settings)
 
 
 @dataclass(frozen=True)
@@ -65,13 +84,9 @@ class Edits:
 class Gone:
     """What is left of a session that had to make room: its edits, for when the same run is made again."""
 
-    made_of: tuple
+    made_of: MadeOf
     edits: Edits
-
-    def back(self, found: Found, k: int) -> "Session":
-        """A session that begins with `k` segments and, if the same run found them, with the edits."""
-        session = Session.of(found, k)
-        return replace(session, edits=self.edits) if found.made_of == self.made_of else session
+    before: tuple[Edits, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,24 +99,51 @@ class Session:
     before: tuple[Edits, ...] = ()
     """Earlier edits, the last one last."""
     exact: emerdiff.Segmentation | None = None
-    """A full run at this k, shown in place of the cut."""
+    """The last full run at one k, shown in place of the cut wherever k is that."""
 
     @classmethod
-    def of(cls, found: Found, k: int) -> "Session":
-        """A session that begins with `k` segments, or with as many as there are."""
-        return cls(found, min(k, len(found.cuts) - 1))
+    def of(cls, found: Found, k: int, previous: "Session | Gone | None" = None) -> "Session":
+        """A session that begins with `k` segments, or with as many as there are.
+
+        The edits of a `previous` session stay where the same run has found the same again.
+        """
+        session = cls(found, min(k, len(found.cuts) - 1))
+        if previous is None or previous.made_of != found.made_of:
+            return session
+        return replace(session, edits=previous.edits, before=previous.before)
+
+    @property
+    def made_of(self) -> MadeOf:
+        return self.found.made_of
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the low-resolution grid."""
+        return self.found.segmentation.coarse_labels.shape
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes, with what has been computed of it so far."""
-        return _nbytes(self)
+        """Memory that it takes for itself, with what has been computed of it so far."""
+        arrays: dict[int, int] = {}
+        for value in vars(self).values():
+            if not (value is self.found and value.shared):
+                _measure(value, arrays)
+        return sum(arrays.values())
 
     def gone(self) -> Gone:
-        return Gone(self.found.made_of, self.edits)
+        return Gone(self.made_of, self.edits, self.before)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a full run at this k is shown, rather than a cut."""
+        return self.exact is not None and self.exact.settings.num_segments == self.k
 
     @cached_property
     def _base(self) -> emerdiff.Segmentation:
-        return self.exact or emerdiff.merge(self.found.segmentation, self.found.cuts[self.k])
+        return self.exact if self.is_exact else self._cut(self.k)
+
+    def _cut(self, k: int) -> emerdiff.Segmentation:
+        return emerdiff.merge(self.found.segmentation, self.found.cuts[k])
 
     @cached_property
     def _groups(self) -> np.ndarray:
@@ -157,12 +199,15 @@ class Session:
         most = len(self.found.cuts) - 1
         if not 2 <= k <= most:
             raise ValueError(f"this result can be cut into 2 to {most} segments, not {k}")
-        return replace(self, k=k, exact=None)
+        return replace(self, k=k)
 
     def recomputed(self, exact: emerdiff.Segmentation) -> "Session":
-        """A full run at this k in place of the cut; its segments take the numbers of those they overlap most."""
-        cut = self.cut(self.k)._base
-        return replace(self, exact=emerdiff.merge(exact, match(exact.labels, cut.labels, self.k)))
+        """With a full run at one k, this one or another, in place of the cut there.
+
+        Its segments take the numbers of those of the cut that they overlap most.
+        """
+        k = exact.settings.num_segments
+        return replace(self, exact=emerdiff.merge(exact, match(exact.labels, self._cut(k).labels, k)))
 
     def merge(self, ids: Iterable[int]) -> "Session":
         ids = self._known(ids)
@@ -199,12 +244,26 @@ class Session:
         return replace(self, edits=replace(self.edits, **changes), before=(*self.before, self.edits))
 
 
-def _nbytes(value: object) -> int:
-    """Memory of the arrays and pictures in a value of the classes above."""
+def _measure(value: object, sizes: dict[int, int]) -> None:
+    """Note the bytes of each array and picture in a value of the classes above, once each."""
     if isinstance(value, Image.Image):
-        return value.width * value.height * len(value.getbands())
-    if isinstance(value, np.ndarray | emerdiff.Reading):
-        return value.nbytes
-    if isinstance(value, Session | Found | emerdiff.Segmentation):
-        return sum(map(_nbytes, vars(value).values()))
-    return 0
+        sizes[id(value)] = value.width * value.height * len(value.getbands())
+    elif isinstance(value, np.ndarray | emerdiff.Reading):
+        sizes[id(value)] = value.nbytes
+    elif isinstance(value, Found | emerdiff.Segmentation):
+        for part in vars(value).values():
+            _measure(part, sizes)
+
+
+def needed(session: Session | Gone | None, missing: str = NOTHING_YET, gone: str = PUT_AWAY) -> Session:
+    """The session; `ValueError`, which says what to do, where there is none, or no longer."""
+    if session is None:
+        raise ValueError(missing)
+    if isinstance(session, Gone):
+        raise ValueError(gone)
+    return session
+
+
+def has_result(session: Session | Gone | None) -> bool:
+    """Whether there is anything to show; `ValueError` where there no longer is."""
+    return session is not None and bool(needed(session))

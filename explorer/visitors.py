@@ -55,8 +55,8 @@ class Visitors:
             self._here[visitor] = session, time.monotonic()
             sizes = {other: kept.nbytes for other, (kept, _) in self._here.items()}
             for other in [*self._here][:-1]:  # what only saves time first
-                if sum(sizes.values()) > self._budget:
-                    kept, used = self._here[other]
+                kept, used = self._here[other]
+                if kept.found.reading and sum(sizes.values()) > self._budget:
                     self._here[other] = replace(kept, found=replace(kept.found, reading=None)), used
                     sizes[other] = self._here[other][0].nbytes
             for other in [*self._here][:-1]:

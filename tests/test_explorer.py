@@ -3,11 +3,13 @@
 import io
 import os
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations
 from shutil import copytree
-from threading import Barrier
+from threading import Barrier, Event
+from types import SimpleNamespace
 from urllib.parse import parse_qsl, urlencode
 
 import matplotlib
@@ -19,9 +21,10 @@ from scipy.ndimage import gaussian_filter
 
 import emerdiff
 from emerdiff.drawing import boundaries, palette
-from emerdiff.masks import label, upsample_naive, upsample_nearest
+from emerdiff.masks import upsample_nearest
 from emerdiff.settings import PRESETS
 from explorer import links, pictures, runs
+from explorer.asking import Asked, Finding, Recomputed, applied
 from explorer.links import Link
 from explorer.session import FINE, Found, Session
 
@@ -32,18 +35,12 @@ SCALE = SIZE[0] // GRID[0]
 def segmentation(coarse: np.ndarray, responses: np.ndarray, **changes) -> emerdiff.Segmentation:
     """As from a run that found these cells and responses."""
     generator, k = np.random.default_rng(1), len(responses)
-    differences = np.linalg.norm(responses.astype(np.float32), axis=1)
-    labels, confidence = label(differences)
     centres = generator.normal(size=(k, 5)).cumsum(0)
     values = {
         "image": generator.integers(0, 256, (*SIZE, 3), np.uint8),
-        "labels": labels,
         "coarse_labels": coarse.astype(np.int32),
         "features": (centres[coarse] + 0.1 * generator.normal(size=(*coarse.shape, 5))).astype(np.float32),
         "responses": responses,
-        "differences": differences,
-        "naive_labels": upsample_naive(coarse, k, SIZE),
-        "confidence": confidence,
         "original_size": ORIGINAL,
         "settings": quick(num_segments=k),
         "model": "miniature",
@@ -311,14 +308,71 @@ def test_a_full_runs_numbers_agree_with_the_cut_as_much_as_any_could(session, fi
     np.testing.assert_array_equal(*sizes)  # the partition is the run's
 
 
-def test_edits_hold_for_a_full_run_and_another_cut_drops_it(session, fine):
+def test_edits_hold_for_a_full_run_which_comes_back_wherever_k_is_that(session, fine):
     edited = session.cut(4).rename([1], "Sky").merge([2, 3])
     exact = emerdiff.merge(fine, np.array([3, 3, 0, 0, 2, 1, 1, 2]))
     full = edited.recomputed(exact)
-    assert full.ids == (0, 1, 2) and full.legend.names[1] == "Sky"
+    assert full.ids == (0, 1, 2) and full.legend.names[1] == "Sky" and full.is_exact
     same(full.undo().segmentation, session.cut(4).recomputed(exact).segmentation)
     same(full.recomputed(exact).segmentation, full.segmentation)
-    same(full.cut(4).segmentation, edited.segmentation)
+    moved = full.cut(5)
+    assert not moved.is_exact
+    same(moved.segmentation, edited.cut(5).segmentation)
+    same(moved.cut(4).segmentation, full.segmentation)
+
+
+# --- What was asked for while something else went on
+
+
+def asked(**changes) -> Asked:
+    return Asked(**{"source": "picture.png", "model": "Miniature", "preset": "exact", "values": {}} | changes)
+
+
+EDITS = (
+    lambda s: s.rename([1], "Sky"),
+    lambda s: s.merge([0, 3]),
+    lambda s: s.hide([2]),
+    lambda s: s.cut(6),
+    lambda s: s.cut(5).rename([2], "Tree").merge([1, 2]).undo(),
+)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_was_done_while_a_full_run_went_on_is_kept(session, fine, edit):
+    begun = session.cut(4)
+    exact = Recomputed(begun.made_of, emerdiff.merge(fine, np.array([3, 3, 0, 0, 2, 1, 1, 2])))
+    now = edit(begun)
+    after = applied(exact, now, None, now.k)
+    assert (after.k, after.edits, after.before) == (now.k, now.edits, now.before)
+    assert after.is_exact == (now.k == 4)
+    same(after.cut(4).segmentation, edit(begun.recomputed(exact.exact)).cut(4).segmentation)
+    if now.k != 4:
+        same(after.segmentation, now.segmentation)
+
+
+def test_a_full_run_of_what_is_no_longer_shown_changes_nothing(session, found, fine):
+    exact = Recomputed(session.made_of, fine)
+    for other in (None, Session(replace(found, source="b.png"), K), Session(replace(found, preset="fast"), K)):
+        assert applied(exact, other, asked(), K) is None
+    with pytest.raises(ValueError, match="had to make room"):
+        applied(exact, session.gone(), None, K)
+
+
+def test_a_run_is_applied_with_the_k_of_now_and_only_for_who_still_waits_for_it(session, found):
+    first, second = asked(), asked()
+    other = replace(found, source="b.png")
+    for before in (None, session, session.rename([1], "Sky"), session.gone()):
+        assert applied(Finding(first, other), before, second, 5) is None
+        after = applied(Finding(second, other), before, second, 5)
+        assert after.k == 5 and after.found is other and after.edits == Session(other, 5).edits
+    assert applied(Finding(first, other), None, first, FINE).k == K  # as many as there are
+
+
+def test_the_same_run_again_keeps_the_edits_and_their_undo(session, found):
+    edited, again = session.rename([1], "Sky").merge([2, 5]), asked()
+    for before in (edited, edited.gone()):
+        after = applied(Finding(again, replace(found, seconds=9)), before, again, K)
+        assert state(after) == state(edited) and after.found.seconds == 9
 
 
 # --- Links
@@ -880,7 +934,10 @@ def test_a_checkpoint_that_cannot_be_had_is_stood_in_for_by_another_and_that_is_
     monkeypatch.setattr(runs, "MODELS", models)
     noise(0).save(tmp_path / "picture.png")
     assert runs.pipeline_of("Gone") is runs.pipeline_of("There") is not runs.pipeline_of("Small")
-    found = {model: value_of(runs.find(tmp_path / "picture.png", model, "exact", small)) for model in ("Gone", "There")}
+    found = {
+        model: value_of(runs.find(tmp_path / "picture.png", model, "exact", small, name=str(checkpoint)))
+        for model in ("Gone", "There")
+    }
     assert "Gone could not be loaded; There took its place." in found["Gone"].segmentation.notes
     assert "took its place" not in " ".join(found["There"].segmentation.notes)
     assert found["Gone"].segmentation.model == str(checkpoint)
@@ -894,6 +951,48 @@ def test_where_no_checkpoint_can_be_had_the_chosen_ones_reason_is_told_and_the_m
         with pytest.raises(ValueError, match=f"cannot load .*{model.lower()}"):
             runs.pipeline_of(model)
     assert runs.pipeline_of("Small") is runs.pipeline(runs.MINIATURE)
+
+
+def test_loading_says_so_meanwhile_and_goes_on_when_nobody_waits(monkeypatch):
+    monkeypatch.setattr(runs, "_pipelines", {})
+    begin, loading = Event(), Event()
+
+    def load(name):
+        loading.set()
+        assert begin.wait(10)
+        return emerdiff.load(name)
+
+    monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
+    model = runs.label_of(runs.MINIATURE)
+    waiting, left = runs.loaded(model), runs.loaded(model)
+    said = [next(waiting), next(left)]
+    assert {progress.stage for progress in said} == {f"loading {model}"} and loading.wait(10)
+    left.close()
+    begin.set()
+    assert value_of(waiting) is runs.pipeline(runs.MINIATURE)
+    assert list(runs.loaded(model)) == []  # it is there: nothing is said
+
+
+def test_a_model_that_cannot_be_loaded_ends_in_its_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "MODELS", {"Gone": str(tmp_path / "gone")})
+    for or_another in (True, False):
+        with pytest.raises(ValueError, match="cannot load .*gone"):
+            value_of(runs.loaded("Gone", or_another=or_another))
+
+
+def test_the_last_checkpoint_is_let_go_before_the_next_is_loaded(monkeypatch, checkpoint, tmp_path):
+    copytree(checkpoint, tmp_path / "next")
+    last = weakref.ref(runs.pipeline(str(checkpoint)))
+    assert last() is not None
+    there = []
+
+    def load(name):
+        there.append(last() is not None)
+        return emerdiff.load(name)
+
+    monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
+    runs.pipeline(str(tmp_path / "next"))
+    assert there == [False]
 
 
 def test_only_models_of_the_page_are_loaded():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from emerdiff.miniature.scenes import draw_scene
 from explorer import examples as example_store
-from explorer import folders, links
+from explorer import folders, links, runs
 from explorer.examples import examples
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def test_what_a_server_that_was_killed_left_is_removed_after_a_day(tmp_path):
 
 @pytest.fixture
 def example(monkeypatch, tmp_path):
-    monkeypatch.setattr(example_store, "FINE", 3)
+    monkeypatch.setattr(runs, "FINE", 3)
     Image.fromarray(draw_scene(5, 64).image).save(tmp_path / "small.png")
     return replace(examples()[1], picture=tmp_path / "small.png", name="small")
 
@@ -78,8 +78,8 @@ def example(monkeypatch, tmp_path):
 def test_an_example_whose_result_cannot_be_kept_is_computed_and_shown(example, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setattr(example_store, "CACHE", tmp_path / "file" / "cache")
-    found = value_of(example_store.full(example))
-    assert len(np.unique(found.segmentation.coarse_labels)) == 3 and not example_store.at_hand(example)
+    found = value_of(example_store.compute(example))
+    assert len(np.unique(found.segmentation.coarse_labels)) == 3 and example_store.found(example) is None
 
 
 def test_a_link_to_a_picture_that_cannot_be_kept_is_refused_with_a_sentence(monkeypatch, tmp_path):

@@ -8,7 +8,6 @@ from conftest import quick, value_of
 from PIL import Image
 
 import emerdiff
-from emerdiff.masks import label, upsample_naive
 from explorer.session import Found, Gone, Session
 from explorer.visitors import Visitors
 
@@ -19,12 +18,9 @@ def result(side: int = 32) -> emerdiff.Segmentation:
     generator = np.random.default_rng(0)
     coarse = generator.permutation(16).reshape(4, 4).astype(np.int32) % K
     responses = generator.random((K, 3, side, side)).astype(np.float16)
-    differences = np.linalg.norm(responses.astype(np.float32), axis=1)
-    labels, confidence = label(differences)
     return emerdiff.Segmentation(
-        image=np.zeros((side, side, 3), np.uint8), labels=labels, coarse_labels=coarse,
-        features=generator.random((4, 4, 5)).astype(np.float32), responses=responses, differences=differences,
-        naive_labels=upsample_naive(coarse, K, (side, side)), confidence=confidence, original_size=(side, side),
+        image=np.zeros((side, side, 3), np.uint8), coarse_labels=coarse,
+        features=generator.random((4, 4, 5)).astype(np.float32), responses=responses, original_size=(side, side),
         settings=quick(num_segments=K), model="miniature",
     )  # fmt: skip
 
@@ -46,6 +42,15 @@ def test_what_is_kept_is_measured_by_its_arrays_and_pictures():
     assert kept.nbytes == before
     kept.labels  # noqa: B018
     assert kept.nbytes > before
+
+
+def test_what_all_visitors_share_counts_for_none_of_them_and_stays_shared_when_memory_is_short():
+    example = replace(session().found, shared=True)
+    visitors = Visitors(budget=1)
+    assert Session.of(example, K).nbytes == 0
+    for name in "ab":
+        visitors.put(name, Session.of(example, K))
+    assert visitors.get("a").found is visitors.get("b").found is example
 
 
 def test_each_visitor_gets_their_own_session_and_others_none():
@@ -102,10 +107,10 @@ def test_a_result_is_gone_an_hour_after_its_last_use():
 def test_the_same_run_brings_names_merges_and_hidden_segments_back():
     edited = session().rename([1], "Sky").merge([2, 3]).hide([0])
     gone = edited.gone()
-    back = gone.back(session().found, K)
+    back = Session.of(session().found, K, gone)
     assert back.edits == edited.edits and back.legend.names == edited.legend.names
     np.testing.assert_array_equal(back.labels, edited.labels)
-    assert gone.back(session().found, 2).name(1) == "Sky"
+    assert Session.of(session().found, 2, gone).name(1) == "Sky"
 
 
 @pytest.mark.parametrize("other", ["picture", "settings", "quality"])
@@ -113,4 +118,4 @@ def test_another_run_begins_without_the_edits_of_the_last(other):
     gone, found = session().rename([1], "Sky").gone(), session().found
     settings = replace(found.segmentation, settings=quick(num_segments=K, strength=3))
     changes = {"picture": {"source": "b.png"}, "settings": {"segmentation": settings}, "quality": {"preset": "fast"}}
-    assert gone.back(replace(found, **changes[other]), K).edits == session().edits
+    assert Session.of(replace(found, **changes[other]), K, gone).edits == session().edits

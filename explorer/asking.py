@@ -1,0 +1,61 @@
+"""What a visitor asks the network for, and what comes back, until it is applied to what the visitor has by then.
+
+A run takes a while, and the visitor goes on meanwhile: moves k, renames and merges segments, or chooses another
+picture. So a run returns a finding, and a short event applies that to the present.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import emerdiff
+
+from .session import Found, Gone, MadeOf, Session, needed
+
+VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")  # settings that the page has
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A run that was asked for. No two are equal: to ask again is to ask anew."""
+
+    source: str
+    """The picture's file."""
+    model: str
+    """Its label on the page."""
+    preset: str
+    values: Mapping[str, object]
+    """Of `VALUES`."""
+    example: int | None = None
+    """Its index, where an example's own result is asked for."""
+    then_exactly: bool = False
+    """Whether k, too, is to be a run of its own afterwards."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """The answer to `asked`."""
+
+    asked: Asked
+    found: Found
+
+
+@dataclass(frozen=True, eq=False)
+class Recomputed:
+    """A full run at one k, otherwise as the run that is `made_of` this."""
+
+    made_of: MadeOf
+    exact: emerdiff.Segmentation
+
+
+def applied(
+    finding: Finding | Recomputed, session: Session | Gone | None, asked: Asked | None, k: int
+) -> Session | None:
+    """The session that follows from `finding` for a visitor who has `session`, and has `asked` for something last.
+
+    None where the visitor has turned to something else since. `ValueError` where what was recomputed is gone.
+    """
+    if isinstance(finding, Finding):
+        return Session.of(finding.found, k, session) if finding.asked is asked else None
+    if session is None or session.made_of != finding.made_of:
+        return None
+    return needed(session).recomputed(finding.exact)

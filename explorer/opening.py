@@ -1,0 +1,105 @@
+"""What the page opens with: the gallery of examples, and links that restore a view."""
+
+from dataclasses import replace
+
+import gradio as gr
+
+from emerdiff.exporting import OPACITY
+from emerdiff.loading import MINIATURE
+
+from . import links, pictures, runs, uploads
+from .asking import VALUES, Asked
+from .examples import Example, examples, found, stored
+from .page import LIGHT, Page
+from .pictures import VIEWS
+from .session import Session
+
+PLAIN = {"view": VIEWS[0], "opacity": OPACITY, "outlines": True}
+
+
+def build(page: Page) -> None:
+    gallery = gr.Gallery(
+        [(str(e.picture), e.title) for e in examples()],
+        label="Examples",
+        show_label=False,
+        columns=10,
+        height="auto",
+        allow_preview=False,
+        buttons=[],
+        elem_id="examples",
+        object_fit="cover",
+    )
+
+    def choose(view, opacity, outlines, event: gr.SelectData):
+        """An example was clicked."""
+        look = {"view": view, "opacity": opacity, "outlines": outlines}
+        asked = of_example(event.index)
+        return filled(page, asked, examples()[event.index].k) | opened(page, asked, examples()[event.index].k, look)
+
+    def restore(request: gr.Request):
+        """What a link says, or the first example."""
+        asked, k, view = of_example(0), examples()[0].k, VIEWS[0]
+        try:
+            if link := links.Link.parse(dict(request.query_params)):
+                asked, k, view = of_link(link), link.k, link.view
+        except ValueError as error:
+            gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
+        return {
+            **filled(page, asked, k),
+            page.look["view"]: view,
+            **opened(page, asked, k, PLAIN | {"view": view}),
+        }
+
+    outputs = [page.asked, page.to_run, page.to_recompute, page.truth, page.k, page.status]
+    outputs += [*page.inputs.values(), *page.shows]
+    page.demo.load(restore, None, [*outputs, page.look["view"]], **LIGHT)
+    gallery.select(choose, None, outputs, inputs_kwargs=page.look, **LIGHT)
+    page.starts.append(gallery.select)
+
+
+def of_example(index: int) -> Asked:
+    example = examples()[index]
+    values = {name: getattr(example.settings, name) for name in VALUES}
+    return Asked(str(example.picture), runs.label_of(MINIATURE), "exact", values, example=index)
+
+
+def of_link(link: links.Link) -> Asked:
+    """What a link asks for; `ValueError` where its picture is gone."""
+    values = {name: getattr(link, name) for name in VALUES}
+    index = next((i for i, e in enumerate(examples()) if e.name == link.example), None)
+    if index is None:
+        source = uploads.from_link(links.kept(link.picture), link.name)
+        return Asked(str(source), runs.label_of(link.model), link.preset, values, then_exactly=link.full)
+    own = of_example(index)
+    asked = Asked(own.source, runs.label_of(link.model), link.preset, values)
+    same = (asked.model, asked.preset, asked.values) == (own.model, own.preset, own.values)
+    return replace(own if same else asked, then_exactly=link.full)
+
+
+def filled(page: Page, asked: Asked, k: int) -> dict:
+    """The inputs of what was asked for."""
+    example = next((e for e in examples() if str(e.picture) == asked.source), None)
+    values = {"image": asked.source, "model": asked.model, "preset": asked.preset, **asked.values}
+    return {
+        page.asked: asked,
+        page.k: k,
+        page.truth: str(example.truth) if example and example.truth else None,
+        page.status: "",
+        **{page.inputs[name]: value for name, value in values.items()},
+    }
+
+
+def opened(page: Page, asked: Asked, k: int, look: dict) -> dict:
+    """The result, where it is at hand; or else what there is of it, and the run begins."""
+    example = None if asked.example is None else examples()[asked.example]
+    if example and (result := found(example)):
+        again = {page.to_recompute: object()} if asked.then_exactly else {}
+        return page.show(Session.of(result, k), **look) | again
+    return {**page.clear(), **unfinished(page, example, asked.source, look), page.to_run: asked}
+
+
+def unfinished(page: Page, example: Example | None, source: str, look: dict) -> dict:
+    """Words and pictures of the stored result, at the example's own k; or the picture alone."""
+    if example and example.summary:
+        return {page.words: pictures.words(example.summary), **page.compare(stored(example), **look)}
+    return {page.words: "", **page.unsegmented(source, look["opacity"], look["outlines"])}

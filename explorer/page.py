@@ -1,0 +1,268 @@
+"""What the tabs share: the components that several of them read or fill, and how a session is shown in these.
+
+Events take their inputs by name (`inputs_kwargs`) and return what they fill by component.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
+
+from emerdiff import Settings
+from emerdiff.exporting import OPACITY
+from emerdiff.filenames import safe_stem
+from emerdiff.picture import open_picture
+from emerdiff.settings import PRESETS
+
+from . import pictures, uploads
+from .examples import Example, stored
+from .guard import Kept
+from .pictures import VIEWS, Layers, save
+from .runs import MODELS, label_of, shown
+from .session import FINE, Session
+
+LIGHT = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
+NETWORK = LIGHT | {"concurrency_limit": 1, "concurrency_id": "network"}  # one run at a time, for whomever
+
+
+class Upload(gr.Image):
+    """An image input that hands on the file as it is, so that every bad one gets our own message."""
+
+    is_template = True
+
+    def preprocess(self, payload):
+        return payload and uploads.original(payload.path)
+
+
+class Chosen(gr.Dropdown):
+    """Numbers of segments. Which there are is known by the visitor's session, not by what gradio was last told."""
+
+    is_template = True
+
+    def preprocess(self, payload):
+        return payload or []
+
+
+def picture_output(label: str, alt: str, *, visible: bool = True, render: bool = True) -> gr.Image:
+    return gr.Image(
+        format="png",
+        label=label,
+        show_label=bool(label),
+        interactive=False,
+        alt_text=alt,
+        visible=visible,
+        buttons=["download", "fullscreen"],
+        render=render,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """Components that are not placed yet: each tab renders its own. They begin with the `first` example's result."""
+
+    demo: gr.Blocks
+    session: Kept
+    asked: gr.State
+    """The `Asked` that the visitor waits for; anything else where that is no run."""
+    to_run: gr.State
+    """An `Asked`: when it changes, the run begins."""
+    to_recompute: gr.State
+    """As it changes, so does a full run at k begin."""
+    inputs: Mapping[str, Component]
+    """Of a run: image, model, preset and `asking.VALUES`."""
+    k: gr.Slider
+    status: gr.HTML
+    words: gr.Markdown
+    look: Mapping[str, Component]
+    """How results are shown: view, opacity and outlines."""
+    slider: gr.ImageSlider
+    left: gr.Image
+    right: gr.Image
+    table: gr.Dataframe
+    chosen: Chosen
+    undo: gr.Button
+    truth: gr.File
+    stop: gr.Button
+    work: list[Dependency] = field(default_factory=list)
+    """Events that the network works on: what Stop stops."""
+    starts: list[Callable] = field(default_factory=list)
+    """Listeners to what begins something else, so that what goes on is stopped."""
+
+    @property
+    def pair(self) -> tuple[Component, ...]:
+        return self.slider, self.left, self.right
+
+    @property
+    def shows(self) -> tuple[Component, ...]:
+        """All that `show` and `clear` fill."""
+        return self.session, self.words, *self.pair, self.table, self.chosen, self.undo
+
+    @property
+    def shown(self) -> dict[str, Component]:
+        """What `show` needs to know besides the session."""
+        return {**self.look, "chosen": self.chosen}
+
+    def show(self, session: Session, view: str, opacity: float, outlines: bool, chosen: Sequence[int] = ()) -> dict:
+        """A session in all components that show it; of the `chosen` segments those stay chosen that are there."""
+        seconds = None if session.is_exact else session.found.seconds
+        choices = [(session.name(i), i) for i in session.ids]
+        return {
+            self.session: session,
+            self.words: pictures.words(session.segmentation.summary(), seconds),
+            **self.compare(pictures.layers(session), view, opacity, outlines),
+            self.table: pictures.table(session),
+            self.chosen: gr.update(choices=choices, value=[i for i in chosen if i in session.ids]),
+            self.undo: gr.update(interactive=bool(session.before)),
+        }
+
+    def clear(self) -> dict:
+        """Of what shows a session, all but words and pictures: without one."""
+        nothing = gr.update(choices=[], value=[])
+        return {self.session: None, self.table: [], self.chosen: nothing, self.undo: gr.update(interactive=False)}
+
+    def compare(self, of: Layers, view: str, opacity: float, outlines: bool) -> dict:
+        """Slider, left and right picture of a view."""
+        drawn = pictures.views(of, view, opacity, outlines)
+        whats = ("naive", "emerdiff") if len(drawn) > 1 else (view.replace(" ", "_"),)
+        files = [save(picture, f"{of.name}_{what}") for picture, what in zip(drawn, whats, strict=True)]
+        hidden = gr.update(visible=False)
+        if view == "slider":
+            return {self.slider: gr.update(value=tuple(files), visible=True), self.left: hidden, self.right: hidden}
+        if view == "side by side":
+            left, right = (
+                gr.update(value=file, visible=True, label=label)
+                for file, label in zip(files, ("Naive upsampling", "EmerDiff"), strict=True)
+            )
+            return {self.slider: hidden, self.left: left, self.right: right}
+        label = "EmerDiff" if view == "masks" else view.capitalize()
+        return {
+            self.slider: hidden,
+            self.left: gr.update(value=files[0], visible=True, label=label),
+            self.right: hidden,
+        }
+
+    def unsegmented(self, image: str | Path, opacity: float, outlines: bool) -> dict:
+        """Slider, left and right picture of what is not segmented yet."""
+        return self.compare(alone(image), "picture", opacity, outlines)
+
+
+    def finish(self) -> None:
+        """When all tabs are there: what ends the work for the network, and what is shown when it ends."""
+        silent = LIGHT | {"queue": False}
+        for event in self.work:
+            event.failure(lambda: "", None, self.status, **silent)
+        self.stop.click(lambda: "Stopped.", None, self.status, cancels=self.work, **silent)
+        gr.on(self.starts, None, None, None, cancels=self.work, **silent)
+
+
+def alone(image: str | Path) -> Layers:
+    """A picture that is not segmented yet."""
+    return pictures.alone(safe_stem(Path(image).name), shown(open_picture(image)))
+
+
+def new_page(demo: gr.Blocks, first: Example) -> Page:
+    """A page's shared components, which begin with the stored result of the `first` example."""
+    drawn = pictures.views(stored(first), VIEWS[0], OPACITY, True)
+    settings, ranges = first.settings, Settings.range_of
+    return Page(
+        demo,
+        session=Kept(None),
+        asked=gr.State(),
+        to_run=gr.State(),
+        to_recompute=gr.State(),
+        inputs={
+            "image": Upload(
+                str(first.picture),
+                type="filepath",
+                image_mode=None,
+                format="png",
+                sources=["upload", "clipboard"],
+                label="Picture",
+                height=240,
+                buttons=[],
+                render=False,
+            ),
+            "model": gr.Dropdown(list(MODELS), value=label_of("miniature"), label="Model", render=False),
+            "preset": gr.Radio(
+                [(name.capitalize(), name) for name in PRESETS], value="exact", label="Quality", render=False
+            ),
+            "modulation_timestep": gr.Slider(
+                1,
+                981,
+                settings.modulation_timestep,
+                step=20,
+                precision=0,
+                label="Timestep",
+                info="How noisy the picture is when the network is pushed: low keeps details, high changes more.",
+                render=False,
+            ),
+            "strength": gr.Slider(0, 50, settings.strength, step=0.5, label="Perturbation strength", render=False),
+            "feature_timestep": gr.Slider(
+                *ranges("feature_timestep"),
+                settings.feature_timestep,
+                step=1,
+                precision=0,
+                label="Feature timestep",
+                render=False,
+            ),
+            "smoothing": gr.Slider(0, 5, settings.smoothing, step=0.1, label="Smoothing (pixels)", render=False),
+            "seed": gr.Number(
+                settings.seed,
+                label="Seed",
+                precision=0,
+                minimum=ranges("seed")[0],
+                maximum=ranges("seed")[1],
+                render=False,
+            ),
+        },
+        k=gr.Slider(
+            2,
+            FINE,
+            first.k,
+            step=1,
+            precision=0,
+            label="Segments (k)",
+            info="Moves at once: nothing is computed again.",
+            render=False,
+        ),
+        status=gr.HTML("", elem_id="status", render=False),
+        words=gr.Markdown(pictures.words(first.summary), elem_id="summary", render=False),
+        look={
+            "view": gr.Radio(
+                [(name.capitalize(), name) for name in VIEWS],
+                value=VIEWS[0],
+                label="View",
+                show_label=False,
+                container=False,
+                render=False,
+            ),
+            "opacity": gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3, render=False),
+            "outlines": gr.Checkbox(
+                True, label="Outlines", scale=1, min_width=110, elem_id="outlines", render=False
+            ),
+        },
+        slider=gr.ImageSlider(tuple(drawn), format="png", label="Naive | EmerDiff", max_height=640, render=False),
+        left=picture_output(
+            "Naive upsampling", "The picture under segments; the table has them too", visible=False, render=False
+        ),
+        right=picture_output(
+            "EmerDiff", "The picture under EmerDiff's segments; the table has them too", visible=False, render=False
+        ),
+        table=gr.Dataframe(
+            headers=["", "name", "share %", "naive %", "sure %"],
+            interactive=False,
+            datatype=["html", "str", *["number"] * 3],
+            label="Segments (click to choose)",
+            max_height=420,
+            column_widths=["9%", "31%", "20%", "20%", "20%"],
+            elem_id="segments",
+            render=False,
+        ),
+        chosen=Chosen([], value=[], multiselect=True, label="Chosen segments", render=False),
+        undo=gr.Button("Undo", size="sm", min_width=80, interactive=False, render=False),
+        stop=gr.Button("Stop", variant="stop", render=False),
+        truth=gr.File(str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False),
+    )

@@ -1,0 +1,24 @@
+"""The tab Vary k: the paper's figure."""
+
+import gradio as gr
+
+from . import pictures
+from .folders import new_folder
+from .page import LIGHT, Page, picture_output
+from .session import needed
+
+
+def build(page: Page) -> None:
+    with gr.Tab("Vary k"):
+        draw = gr.Button("Draw the figure: one run, cut into 5, 10, 15, 20 and 30 segments")
+        figure = picture_output("", "The picture in 5, 10, 15, 20 and 30 segments, side by side")
+        files = gr.File(label="PNG and PDF", interactive=False, file_count="multiple")
+
+    def draw_figure(session):
+        plot, folder = pictures.figure(needed(session)), new_folder()
+        drawn = [folder / f"{session.found.name}_over_k.{kind}" for kind in ("png", "pdf")]
+        for file in drawn:
+            plot.savefig(file, dpi=150)
+        return {figure: str(drawn[0]), files: [str(file) for file in drawn]}
+
+    draw.click(draw_figure, page.session, [figure, files], **LIGHT)
