@@ -1,21 +1,21 @@
-"""What a file is that is not read as a picture, and what to do about it, in words."""
+"""What files that cannot be read as pictures are, and what to do about them, in words."""
 
 from collections.abc import Mapping
 
 GIT_LFS_POINTER = b"version https://git-lfs"
-"""How the small text begins that stands for a file in a clone made without Git LFS."""
+"""The beginning of the small text that takes a file's place in a clone made without Git LFS."""
 
 READ = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF and HEIC"
 
 PICTURE = "which cannot be read here: save it as JPEG or PNG"
-BROKEN = "but a damaged one or of a rare kind, which cannot be read: save it anew as JPEG or PNG"
+BROKEN = "but it is damaged or of a rare kind and cannot be read: save it again as JPEG or PNG"
 VIDEO = "not a picture: save one of its frames as JPEG or PNG"
 PACKED = "not a picture: unpack it and take a picture from it"
 PAPER = "not a picture: save the page as PNG"
 DATA = "not a picture: save what it shows as PNG"
 RAW_PICTURE = "a camera's raw picture", "which cannot be read here: develop it and save it as JPEG or PNG"
 
-MAGIC = (  # place, what stands there, what that is, what to do
+MAGIC = (  # offset, bytes found there, what the file is, what to do
     (0, b"8BPS", "a Photoshop document", PICTURE),
     (0, b"gimp xcf", "a GIMP document", PICTURE),
     (0, b"\0\0\0\x0cJXL \r\n", "a JPEG XL picture", PICTURE),
@@ -71,7 +71,7 @@ MAGIC = (  # place, what stands there, what that is, what to do
     (0, b"ID3", "a sound", "not a picture"),
     (0, b"OggS", "a sound or a video", "not a picture"),
     (0, b"fLaC", "a sound", "not a picture"),
-    (0, b"PK\3\4", "a ZIP archive, or a document made as one", PACKED),
+    (0, b"PK\3\4", "a ZIP archive or a document stored as one", PACKED),
     (0, b"PK\5\6", "an empty ZIP archive", "not a picture"),
     (0, b"Rar!", "a RAR archive", PACKED),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", PACKED),
@@ -82,7 +82,7 @@ MAGIC = (  # place, what stands there, what that is, what to do
     (257, b"ustar", "a tar archive", PACKED),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document", DATA),
     (0, b"{\\rtf", "a text document", DATA),
-    (0, b"\x93NUMPY", "a NumPy array", "not a picture: load it and hand over the array, or save it as PNG"),
+    (0, b"\x93NUMPY", "a NumPy array", "not a picture: load it and pass the array itself, or save it as PNG"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", DATA),
     (0, b"CDF\1", "a NetCDF file", DATA),
     (0, b"CDF\2", "a NetCDF file", DATA),
@@ -90,8 +90,8 @@ MAGIC = (  # place, what stands there, what that is, what to do
     (344, b"n+1\0", "a NIfTI scan", DATA),
     (0, b"\x7fELF", "a program", "not a picture"),
     (0, b"MZ", "a program", "not a picture"),
-    (0, b"\0\5\x16\7", "a Mac's side file", "not the picture itself: take the file of that name without ._"),
-    (0, b"bplist00", "a Mac's property list", "not a picture"),
+    (0, b"\0\5\x16\7", "a macOS metadata file", "not the picture itself: use the file of the same name without ._"),
+    (0, b"bplist00", "a macOS property list", "not a picture"),
     (0, b"\xff\xd8\xff", "a JPEG picture", BROKEN),
     (0, b"\x89PNG", "a PNG picture", BROKEN),
     (0, b"GIF8", "a GIF picture", BROKEN),
@@ -104,7 +104,7 @@ MAGIC = (  # place, what stands there, what that is, what to do
     (0, GIT_LFS_POINTER, "a Git LFS pointer", "not the picture itself: fetch it with `git lfs pull`"),
 )
 AVIF, HEIC = ("an AVIF picture", PICTURE), ("a HEIC picture", PICTURE)
-BRANDS = {  # of the container that these pictures share with videos
+BRANDS = {  # of the container format that these pictures share with videos
     **dict.fromkeys((b"avif", b"avis"), AVIF),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), HEIC),
     **dict.fromkeys((b"mif1", b"mif2", b"msf1"), HEIC),  # unless it says AVIF as well
@@ -119,11 +119,11 @@ RAW_ENDINGS = (
 
 
 def described(data: bytes, ending: str) -> str | None:
-    """What a file is that is not among the formats that are read, and what to do; None where that is not known.
+    """What a file in none of the readable formats is, and what to do about it; None if that is not known.
 
-    `data` are its bytes, `ending` its name's, without the dot.
+    `data` are its bytes; `ending` is that of its name, without the dot.
     """
-    if data[-18:-2] == b"TRUEVISION-XFILE" or ending.lower() == "tga":  # which begins as it likes
+    if data[-18:-2] == b"TRUEVISION-XFILE" or ending.lower() == "tga":  # these begin in no particular way
         known = "a TGA picture", PICTURE
     else:
         known = _container(data) or _magic(data) or _text(data)
@@ -133,13 +133,13 @@ def described(data: bytes, ending: str) -> str | None:
 
 
 def is_like_video(data: bytes) -> bool:
-    """Whether it is a picture that a video's decoder has to read."""
+    """Whether reading this picture takes a video decoder."""
     return _container(data) in (AVIF, HEIC)
 
 
 def is_raw(tags: Mapping[int, object], data: bytes, ending: str) -> bool:
-    """Whether a TIFF is a camera's raw picture: what is read of that is a small preview."""
-    preview = int(tags.get(254, 0)) & 1 and 330 in tags  # the picture itself is in a directory below
+    """Whether a TIFF is a camera's raw picture, of which only a small preview would be read."""
+    preview = int(tags.get(254, 0)) & 1 and 330 in tags  # the picture itself is in a subdirectory
     return bool(data[8:10] == b"CR" or 50706 in tags or preview or ending.lower() in RAW_ENDINGS)
 
 
@@ -162,8 +162,8 @@ def _text(data: bytes) -> tuple[str, str] | None:
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page", "not a picture: save the picture itself"
     if data and not data.strip(b"\0"):
-        return "a file of nothing but zeros", "not a picture: fetch it again"
+        return "a file that contains only zeros", "not a picture: download or copy it again"
     text = start.decode("utf-8", "ignore")  # a character may be cut at the end
     if text and len(text.encode()) > len(start) - 4 and all(c.isprintable() or c.isspace() for c in text):
-        return "a text", "not a picture"
+        return "a text file", "not a picture"
     return None

@@ -162,19 +162,19 @@ FOREIGN = [
     (b"DDS \x7c\0\0\0", "is a DDS picture, which"),
     (bytes([0, 0, 2]) + bytes(100) + b"TRUEVISION-XFILE.\0", "is a TGA picture, which"),
     (b"qoif\0\0\0\x60", "is a QOI picture, which"),
-    (b"PK\3\4\x14\0", "is a ZIP archive, or a document made as one, not a picture: unpack it"),
+    (b"PK\3\4\x14\0", "is a ZIP archive or a document stored as one, not a picture: unpack it"),
     (b"\x1f\x8b\x08\0", "is a gzip file, not a picture: unpack it"),
     (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page, not a picture: save the picture itself"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer, not the picture itself"),
     (b"\x93NUMPY\1\0v\0{'descr': '<f8'}", "is a NumPy array, not a picture: load it"),
     (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, not"),
-    (b"\0\5\x16\7\0\2\0\0Mac OS X", "is a Mac's side file, not the picture itself"),
+    (b"\0\5\x16\7\0\2\0\0Mac OS X", "is a macOS metadata file, not the picture itself"),
     (b"FUJIFILMCCD-RAW 0201", "is a camera's raw picture, which"),
-    (b"hello, this is text: a word \xc3\xa9t\xc3\xa9\n", "is a text, not a picture"),
+    (b"hello, this is text: a word \xc3\xa9t\xc3\xa9\n", "is a text file, not a picture"),
     (b"", "is empty"),
-    (bytes(5000), "is a file of nothing but zeros, not a picture: fetch it again"),
+    (bytes(5000), "is a file that contains only zeros, not a picture: download or copy it again"),
     (b"\x01\x80\x7f\xfe" * 9, "is not a picture in a format that can be read: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, "),
-    (b"\x89PNG\r\n\x1a\n", "is a PNG picture, but a damaged one or of a rare kind, which cannot be read"),
+    (b"\x89PNG\r\n\x1a\n", "is a PNG picture, but it is damaged or of a rare kind and cannot be read"),
 ]  # fmt: skip
 
 
@@ -599,8 +599,8 @@ def test_a_picture_without_a_finite_value_is_refused(value):
     [
         (RAMP, {}, "with values of 64 bits, which cannot be read here: save it as 16-bit PNG"),
         (whole(RAMPS, "u2"), {"_284": 2}, "with 16-bit colours in separate planes, which cannot be read here"),
-        (RAMP.astype("f2"), {}, "a damaged one or of a rare kind, which cannot be read: save it anew"),
-        (RAMPS.astype("f4"), {}, "a damaged one or of a rare kind, which cannot be read: save it anew"),
+        (RAMP.astype("f2"), {}, "it is damaged or of a rare kind and cannot be read: save it again"),
+        (RAMPS.astype("f4"), {}, "it is damaged or of a rare kind and cannot be read: save it again"),
     ],
 )
 def test_depths_that_cannot_be_read_are_refused(tmp_path, values, tags, message):
