@@ -6,4 +6,5 @@ from .recut import cuts, merge, recut
 from .segmentation import Segmentation
 from .settings import Settings
 
+__version__ = "0.1.0"
 __all__ = ["EmerDiffPipeline", "Progress", "Reading", "Segmentation", "Settings", "cuts", "load", "merge", "recut"]

@@ -1,4 +1,4 @@
-"""Whether the parts of a pipeline fit each other, told before any picture is opened."""
+"""Checks that the parts of a pipeline fit together, before any picture is opened."""
 
 import math
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 def check_parts(
     vae: AutoencoderKL | AutoencoderTiny, text_encoder: nn.Module, tokenizer, unet: UNet2DConditionModel
 ) -> None:
-    """Raises `ValueError` where the parts, each of a supported kind by itself, do not belong together."""
+    """Raises `ValueError` if the parts, each of a supported kind, do not belong together."""
     if not isinstance(vae, AutoencoderKL | AutoencoderTiny):
         raise ValueError(f"its vae is a {type(vae).__name__}; EmerDiff needs an AutoencoderKL or AutoencoderTiny")
     check_latents(vae, unet.config.in_channels)
     width, expected = getattr(text_encoder.config, "hidden_size", None), unet.config.cross_attention_dim
     if width != expected:
-        raise ValueError(f"its text_encoder's outputs are {width} wide, but its unet reads prompts {expected} wide")
+        raise ValueError(f"its text_encoder's outputs have {width} channels, but its unet expects {expected}")
     known, embedded = len(tokenizer), getattr(text_encoder.config, "vocab_size", None)
     if known != embedded:
         raise ValueError(
-            f"its tokenizer knows {known} tokens, but its text_encoder {embedded}: vocab.json and merges.txt, or "
+            f"its tokenizer has {known} tokens, but its text_encoder {embedded}: vocab.json and merges.txt, or "
             "tokenizer.json, must be those that the text_encoder was trained with"
         )
     if sorted(tokenizer.get_vocab().values()) != list(range(known)):
@@ -30,10 +30,10 @@ def check_parts(
 
 
 def empty_prompt(tokenizer, text_encoder: nn.Module) -> Tensor:
-    """The token ids of the empty prompt, (1, n) int64: its start, its end, and padding up to the longest prompt.
+    """The token ids of the empty prompt, (1, n) int64: start, end, and padding to the length of the longest prompt.
 
-    n is what the tokenizer says, 77 for Stable Diffusion, or what the text encoder can take where that is less or the
-    tokenizer does not say. Raises `ValueError` for tokens that the text encoder cannot read, or that mean no prompt.
+    n is the tokenizer's limit, 77 for Stable Diffusion, or the text encoder's if that is lower or the tokenizer has
+    none. Raises `ValueError` if the text encoder cannot read these tokens, or if they do not form a prompt.
     """
     config = text_encoder.config
     limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
@@ -41,41 +41,41 @@ def empty_prompt(tokenizer, text_encoder: nn.Module) -> Tensor:
     if not 2 <= length <= 2**16:
         raise ValueError(f"its tokenizer's model_max_length must be from 2 tokens to {2**16}, not {limits[0]!r}")
     if tokenizer.pad_token_id is None:
-        raise ValueError("its tokenizer has no token for padding: pad_token in its tokenizer_config.json")
+        raise ValueError("its tokenizer has no padding token (pad_token in tokenizer_config.json)")
     ids = tokenizer("", padding="max_length", max_length=length, truncation=True).input_ids
     if ids[0] == ids[1] or not {*ids[:2]} <= set(tokenizer.all_special_ids):
-        raise ValueError("its tokenizer does not put a token for the start and another for the end around a prompt")
+        raise ValueError("its tokenizer does not put a start token and an end token around a prompt")
     if max(ids) >= config.vocab_size:
-        raise ValueError(f"its tokenizer's token {max(ids)} is none of the {config.vocab_size} of its text_encoder")
+        raise ValueError(f"its tokenizer's token {max(ids)} is not among its text_encoder's {config.vocab_size}")
     return torch.tensor([ids])
 
 
 def check_latents(vae: AutoencoderKL | AutoencoderTiny, channels: int) -> None:
-    """Refuse an autoencoder whose latents are not `channels` deep and scaled by one number alone."""
+    """Refuses an autoencoder unless its latents have this many channels and are scaled by a single number."""
     config = vae.config
     if config.latent_channels != channels:
         raise ValueError(f"its vae's latents have {config.latent_channels} channels, but its unet takes {channels}")
     pictures = config.in_channels, config.out_channels
     if pictures != (3, 3):
-        raise ValueError(f"its vae must read and paint RGB, not pictures of {pictures[0]} and {pictures[1]} channels")
+        raise ValueError(f"its vae must read and write RGB, not pictures of {pictures[0]} and {pictures[1]} channels")
     scale = config.scaling_factor
     if type(scale) not in (int, float) or not math.isfinite(scale) or scale <= 0:
-        raise ValueError(f"the scaling_factor of its vae must be a number over 0, not {scale!r}")
+        raise ValueError(f"the scaling_factor of its vae must be a positive number, not {scale!r}")
     if extra := [name for name in ("shift_factor", "latents_mean", "latents_std") if config.get(name)]:
-        raise ValueError(f"EmerDiff scales latents by scaling_factor alone; its vae has {', '.join(extra)}")
+        raise ValueError(f"EmerDiff scales latents by scaling_factor alone, but its vae has {', '.join(extra)}")
 
 
 @torch.inference_mode()
 def try_out(pipeline) -> None:
-    """Run each network of an `EmerDiffPipeline` once; on the device "meta", where only shapes are computed, in no time.
+    """Runs each network of an `EmerDiffPipeline` on the device "meta" once: only shapes are computed, in no time.
 
-    Raises whatever they raise, and where a shape is another than the configurations promise or a layer never runs:
-    it then belongs to a conditioning that a prompt alone does not bring.
+    Raises whatever they raise, and `ValueError` if a shape differs from what the configurations promise or a layer
+    never runs, as layers for other conditions than a prompt do not.
     """
     unet, side = pipeline.unet, 512
     prompt = pipeline.text_encoder(empty_prompt(pipeline.tokenizer, pipeline.text_encoder).to("meta"))[0]
     if prompt.ndim != 3:
-        raise ValueError("its text_encoder must give a vector for each token, not one for the whole prompt")
+        raise ValueError("its text_encoder must return a vector for each token, not one for the whole prompt")
     settings = pipeline.settings(num_segments=2, image_area=side**2)
     feature = f"{pipeline.layers.features[settings.feature_layer]}.to_q"
     layers = [name for name, module in unet.named_modules() if next(module.parameters(recurse=False), None) is not None]
@@ -91,4 +91,4 @@ def try_out(pipeline) -> None:
     }
     for name, (shape, expected) in shapes.items():
         if tuple(shape) != expected:
-            raise ValueError(f"{name} is of shape {tuple(shape)}, not {expected}")
+            raise ValueError(f"{name} has shape {tuple(shape)}, not {expected}")

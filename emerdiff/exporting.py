@@ -1,4 +1,4 @@
-"""What can be taken away of a segmentation: cut-outs, COCO annotations, and all of it in one zip."""
+"""Exports a segmentation: cut-outs, COCO annotations, and a zip with everything."""
 
 import hashlib
 import io
@@ -21,15 +21,15 @@ from .segmentation import Segmentation
 
 LONGEST_NAME = 80  # characters
 OPACITY = 0.6  # of visible segments over the picture
-NO_DATE = "1980-01-01 00:00:00"  # where COCO wants one: a zip's earliest, as no clock comes in
+NO_DATE = "1980-01-01 00:00:00"  # where COCO requires one: the earliest of a zip, so that bytes do not vary
 
 
 @dataclass(frozen=True, eq=False)
 class Legend:
-    """How segments are called and drawn. Raises `ValueError` where the parts do not fit or a name is not allowed."""
+    """Names and colours of segments. Raises `ValueError` if the parts do not fit together or a name is not allowed."""
 
     names: tuple[str, ...]
-    """One for each of k segments: anything of at most 80 characters that UTF-8 can hold, NUL aside."""
+    """One for each of k segments: any text of at most 80 characters that UTF-8 can encode, without NUL."""
     colours: np.ndarray
     """(k, 3) uint8."""
     hidden: frozenset[int] = frozenset()
@@ -44,20 +44,20 @@ class Legend:
             raise ValueError(f"hidden segments must be from 0 to {k - 1}, not {beyond}")
         for name in self.names:
             if not isinstance(name, str) or not re.fullmatch(rf"[^\0\ud800-\udfff]{{0,{LONGEST_NAME}}}", name):
-                limit = f"at most {LONGEST_NAME} characters, without NUL or half of a surrogate pair"
+                limit = f"at most {LONGEST_NAME} characters, without NUL or lone surrogates"
                 raise ValueError(f"a segment's name must be text of {limit}, not {name!r:.100}")
 
     @property
     def visible(self) -> np.ndarray:
-        """(k,) bool: what is not hidden."""
+        """(k,) bool: which segments are not hidden."""
         return ~np.isin(np.arange(len(self.names)), list(self.hidden))
 
 
 def cutout(picture: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """What `mask` (H, W) bool has of the picture (H, W, 3) uint8: RGBA, cropped, 0 in all channels around it."""
+    """The part of a picture (H, W, 3) uint8 inside `mask` (H, W) bool: RGBA, cropped, all channels 0 outside."""
     window = find_objects(mask, 1)[0]
     if window is None:
-        raise ValueError("the mask has no pixels to cut out")
+        raise ValueError("the mask is empty: there are no pixels to cut out")
     inside = mask[window]
     rgba = np.zeros((*inside.shape, 4), np.uint8)
     rgba[inside, :3] = picture[window][inside]
@@ -68,15 +68,15 @@ def cutout(picture: np.ndarray, mask: np.ndarray) -> Image.Image:
 def coco(labels: np.ndarray, legend: Legend, *, file_name: str, image_id: int) -> dict:
     """All sections of COCO's format for labels (H, W) in 0..k-1, as plain values for JSON.
 
-    Each visible segment that has pixels is an annotation, a compressed RLE; that of segment i has the id
-    256 image_id + i. Categories are numbered from 1 in the order of the names, and there for hidden segments too.
-    Segments whose names read the same, in NFC and with white space for white space, are of one category; upper and
-    lower case differ. One without a name to read is "Unnamed segment" with its number.
+    Each visible segment that has pixels becomes an annotation with a compressed RLE; that of segment i has the id
+    256 image_id + i. Categories are numbered from 1 in the order of the names, hidden segments included. Segments
+    share a category if their names are the same in NFC, whatever their white space; upper and lower case differ. A
+    segment whose name has nothing readable is called "Unnamed segment" and its number.
     """
     height, width = labels.shape
     names = [readable(name) or f"Unnamed segment {i}" for i, name in enumerate(legend.names)]
     categories = {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
-    columns = labels.T.copy()  # the order of COCO's runs: transposed once, not for each segment
+    columns = labels.T.copy()  # COCO's runs go down columns: transpose once, not for each segment
     annotations = []
     for i in np.flatnonzero(legend.visible).tolist():
         runs = rle.encode((columns == i).T.view(np.uint8))
@@ -122,24 +122,24 @@ def coco(labels: np.ndarray, legend: Legend, *, file_name: str, image_id: int) -
 def export(
     result: Segmentation, legend: Legend, picture: Image.Image, file: Path, *, run: Mapping, name: str = NAMELESS
 ) -> None:
-    """Writes a zip of `picture`, as it was handed in and at that size, and of all that is known of its segments.
+    """Writes a zip with `picture`, which is the original at its own size, and everything known about its segments.
 
-    `name` is what the picture's file was called, any text. All begin with STEM, the name made safe and a digest of
-    name, picture and labels, so that what two zips have never falls on each other:
+    `name` is the name of the picture's file and may be any text. All files begin with STEM, which is the name made safe
+    and a digest of name, picture and labels, so that the files of two zips never overwrite each other:
 
-    - `STEM.png`, and `STEM_overlay.png`: visible segments over it
+    - `STEM.png`, and `STEM_overlay.png` with the visible segments drawn over it
     - `STEM_labels.png`: the number of each pixel's segment, hidden or not
     - `STEM_segments/00.png` and so on: a cut-out of each visible segment that has pixels
-    - `STEM_coco.json`: the same in COCO's format; its ids, too, are of this picture and these labels
-    - `STEM.npz`: labels, naive labels and confidence at the network's size, and labels at the picture's
+    - `STEM_coco.json`: the same in COCO's format; its ids, too, depend on picture and labels
+    - `STEM.npz`: labels, naive labels and confidence at the network's size, and labels at the picture's size
     - `STEM_run.json`: `run`, the settings and the legend
 
-    The same input gives the same bytes. Raises `ValueError` where picture or legend do not fit the result; `file`
-    is then, as after any failure, as it was.
+    The same input gives the same bytes. Raises `ValueError` if the picture or the legend does not fit the result. After
+    any failure `file` is as it was before.
     """
     if picture.size != result.original_size:
         segmented, given = ("{} x {}".format(*size) for size in (result.original_size, picture.size))
-        raise ValueError(f"the picture must have the size that was segmented, {segmented} pixels, not {given}")
+        raise ValueError(f"the picture must be {segmented} pixels, like the one that was segmented, not {given}")
     if len(legend.names) != result.settings.num_segments:
         raise ValueError(f"{result.settings.num_segments} segments need as many names, not {len(legend.names)}")
     part = file.with_name(f"{file.name}.part")
@@ -157,10 +157,10 @@ def _write(
     labels = result.labels_at_original_size.astype(np.uint8)  # there are at most 256 segments
     digest = hashlib.sha256(f"{stem} {labels.shape}".encode() + picture.tobytes() + labels.tobytes()).digest()
     stem = f"{stem}-{digest.hex()[:6]}"
-    image_id = int.from_bytes(digest[-4:]) % (2**31 - 1) + 1  # what any tool takes: 31 bits, not 0
+    image_id = int.from_bytes(digest[-4:]) % (2**31 - 1) + 1  # an id that every tool accepts: 31 bits, not 0
     known = {"names": legend.names, "hidden": sorted(map(int, legend.hidden))}
     _save_json(archive, f"{stem}_run.json", {**run, **result.summary(), **known})
-    # In ASCII: pycocotools opens it in the encoding of the machine.
+    # In ASCII, because pycocotools opens the file in the encoding of the machine.
     annotations = coco(labels, legend, file_name=f"{stem}.png", image_id=image_id)
     _save_json(archive, f"{stem}_coco.json", annotations, ensure_ascii=True)
     arrays = io.BytesIO()
@@ -175,7 +175,7 @@ def _write(
         settings=_json(asdict(result.settings)),
     )
     archive.writestr(ZipInfo(f"{stem}.npz"), arrays.getvalue())
-    # Pixels alone: what else the picture's file knew, such as a place or a colour profile, stays behind.
+    # Only pixels: other content of the picture's file, such as a location or a colour profile, is left out.
     _save(archive, f"{stem}.png", Image.fromarray(picture))
     drawn = overlay(picture, labels, legend.colours, OPACITY * legend.visible)
     _save(archive, f"{stem}_overlay.png", Image.fromarray(drawn))
@@ -191,7 +191,7 @@ def _save_json(archive: ZipFile, name: str, value: object, **options) -> None:
 
 
 def _save(archive: ZipFile, name: str, picture: Image.Image) -> None:
-    with archive.open(ZipInfo(name), "w") as file:  # its date is 1980, always
+    with archive.open(ZipInfo(name), "w") as file:  # its date is always 1980
         picture.save(file, "PNG", compress_type=Z_RLE)  # as small as by default, in a third of the time
 
 

@@ -1,4 +1,4 @@
-"""Names of files: safe ones out of any text, distinct ones for many pictures; and any text as one line to print."""
+"""Safe file names from any text, distinct ones for many pictures, and any text as one printable line."""
 
 import hashlib
 import re
@@ -7,31 +7,31 @@ from collections.abc import Sequence
 from itertools import count
 from unicodedata import category, normalize
 
-LONGEST = 80  # characters: a path with two such names in it stays under the 260 of Windows
-LONGEST_BYTES = 200  # of UTF-8: file systems take 255, with what is appended
+LONGEST = 80  # characters: a path that contains two such names stays below the 260 of Windows
+LONGEST_BYTES = 200  # of UTF-8: file systems allow 255, with what is appended
 NAMELESS = "picture"
-UNSEEN = ("Cc", "Cf", "Cs")  # Unicode's categories of controls, formats and surrogates
-JOINERS = "\u200c\u200d"  # not seen, but Persian and many emoji are spelt with them
+INVISIBLE = ("Cc", "Cf", "Cs")  # Unicode's categories of controls, formats and surrogates
+JOINERS = "\u200c\u200d"  # invisible, but Persian and many emoji need them
 FORBIDDEN = re.compile(r'[<>:"|?*]')  # on Windows
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)  # there too
 
 
 def readable(text: str) -> str:
-    """What of a text can be read, on one line and in NFC: no controls, no marks of direction, no halves of characters.
+    """The readable part of a text, on one line and in NFC: no controls, direction marks or lone surrogates.
 
-    White space of any kind and length is one space; there is none at the ends.
+    White space of any kind and length becomes one space, and is removed at both ends.
     """
-    kept = (" " if c.isspace() else c for c in text if c.isspace() or c in JOINERS or category(c) not in UNSEEN)
+    kept = (" " if c.isspace() else c for c in text if c.isspace() or c in JOINERS or category(c) not in INVISIBLE)
     return " ".join(normalize("NFC", "".join(kept)).split()).strip(JOINERS + " ")
 
 
 def safe_stem(name: str) -> str:
-    """A file's name without folders and ending, as any system can store it and any shell or zip can bear it.
+    """A file's name without folders and ending, in a form that every system, shell and zip archive can handle.
 
-    Letters of all scripts stay. What Windows forbids becomes "_", and its reserved names begin with one; no dot,
-    space, "-" or "~" comes first and no dot or space last. At most 80 characters and 200 bytes of UTF-8: longer names
-    are cut and end with a digest of the whole. "picture" where nothing is left. Safe stems stay as they are, but for
-    what looks like an ending.
+    Letters of all scripts are kept. Characters that Windows forbids become "_", and names that it reserves get one in
+    front. The first character is not a dot, space, "-" or "~", the last not a dot or space. Names of more than 80
+    characters or 200 bytes of UTF-8 are shortened and end with a digest of the whole. If nothing is left, the stem is
+    "picture". A safe stem stays as it is, except for anything that looks like an ending.
     """
     name = readable(re.split(r"[/\\]", name.rstrip("/\\"))[-1])
     stem = FORBIDDEN.sub("_", re.sub(r"\.[^. ]*$", "", name)).lstrip(" .-~").rstrip(" .")
@@ -47,9 +47,9 @@ def safe_stem(name: str) -> str:
 
 
 def distinct_stems(names: Sequence[str]) -> list[str]:
-    """A safe stem for each file's name, distinct also where upper and lower case are not told apart.
+    """A safe stem for each file's name; they are distinct even where upper and lower case count as the same.
 
-    a.png is `a`; beside a.jpg it is `a_png`; what is still the same, or taken, gets a number in front.
+    a.png becomes `a`, or `a_png` if there is also a.jpg; stems that are still not distinct get a number in front.
     """
     stems = [safe_stem(name) for name in names]
     often = Counter(map(str.casefold, stems))
@@ -68,5 +68,5 @@ def distinct_stems(names: Sequence[str]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Text as one line that no terminal obeys: what cannot be seen is written as Python escapes it."""
+    """Text as one line without control sequences: invisible characters are escaped as in Python."""
     return "".join(c if c.isprintable() or c in JOINERS else c.encode("unicode_escape").decode() for c in text)

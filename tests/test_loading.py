@@ -113,7 +113,7 @@ def test_a_pipeline_that_is_saved_and_loaded_keeps_its_defaults_and_gives_the_sa
             pairs = zip(getattr(pipe, part).parameters(), getattr(before, part).parameters(), strict=True)
             assert all(torch.equal(a, b) for a, b in pairs)
         np.testing.assert_array_equal(result.coarse_labels, expected.coarse_labels)
-        np.testing.assert_allclose(result.differences, expected.differences, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(result.differences, expected.differences, rtol=2e-3, atol=1e-4)  # of float16
 
 
 def test_a_pipeline_made_of_a_checkpoints_parts_gives_the_loaded_ones_result(small, picture):
@@ -165,14 +165,14 @@ def test_a_checkpoint_loads_with_a_tiny_autoencoder_in_place_of_its_own(checkpoi
 
 @pytest.mark.parametrize(
     "autoencoder, reason",
-    [("nobody/has-this", "the Hub cannot be reached"), (None, "its latents are of another shape")],
+    [("nobody/has-this", "the Hub cannot be reached"), (None, "its latents have another shape")],
     ids=["not there", "another shape"],
 )
 def test_an_autoencoder_that_cannot_be_used_leaves_the_models_own_and_says_why(
     checkpoint, small, picture, tmp_path, autoencoder, reason
 ):
     autoencoder = autoencoder or save_tiny_autoencoder(tmp_path, levels=4)
-    with pytest.warns(UserWarning, match=f"the model's own autoencoder is used.*{reason}"):
+    with pytest.warns(UserWarning, match=f"cannot replace the model's own autoencoder: .*{reason}"):
         pipe = emerdiff.load(checkpoint, device="cpu", dtype=torch.float32, autoencoder=autoencoder)
     assert_same(pipe(picture, quick()), small(picture, quick()))
 
@@ -188,7 +188,7 @@ def test_unused_parts_of_a_checkpoint_need_not_be_there(copy):
 
 
 def test_a_hub_id_that_is_not_on_this_machine_says_so_when_the_hub_cannot_be_reached():
-    expected = "it is not on this machine, and the Hub cannot be reached (no network, or offline mode)"
+    expected = "it is not on this machine, and the Hub cannot be reached (there is no network, or offline mode is on)"
     assert reason("nobody/nothing") == expected
 
 
@@ -209,7 +209,7 @@ def test_a_model_index_that_is_not_json_says_so(copy):
 
 def test_a_model_index_that_is_a_list_says_so(copy):
     (copy / "model_index.json").write_text("[]")
-    with pytest.raises(ValueError, match="model_index.json does not hold a JSON object"):
+    with pytest.raises(ValueError, match="model_index.json does not contain a JSON object"):
         emerdiff.load(copy, device="cpu")
 
 
@@ -237,7 +237,7 @@ def test_a_missing_part_is_named(copy, part):
 def test_pickled_weights_are_not_loaded_and_that_is_said(tmp_path):
     save_as_stable_diffusion(tmp_path, small_parts(), safe_serialization=False)
     assert list(tmp_path.glob("unet/*.bin"))
-    assert reason(tmp_path).startswith("its weights are not there as safetensors, and pickled weights are not loaded")
+    assert reason(tmp_path).startswith("its unet has no weights in safetensors format, and pickled")
 
 
 def test_weights_that_break_off_are_called_damaged(copy):
@@ -257,7 +257,7 @@ def test_a_denoiser_of_another_class_is_named_before_its_weights_are_read(copy):
     edit_json(copy / "model_index.json", unet=["diffusers", "FluxTransformer2DModel"])
     for weights in copy.glob("*/*.safetensors"):
         weights.unlink()
-    assert reason(copy) == "its denoiser is a FluxTransformer2DModel; EmerDiff needs a UNet2DConditionModel"
+    assert reason(copy) == "its unet is a FluxTransformer2DModel; EmerDiff needs a UNet2DConditionModel"
 
 
 def test_an_inpainting_model_is_refused_with_its_channels(tmp_path):
@@ -361,11 +361,11 @@ def test_schedulers_of_other_classes_keep_their_noise_schedule_and_spacing(untri
         ({"_class_name": "CogVideoXDDIMScheduler"}, "its scheduler, CogVideoXDDIMScheduler, differs from DDIM's"),
         ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "another kind of noise schedule"),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "another kind of noise schedule"),
-        ({"_class_name": "TheirScheduler"}, "its scheduler is a TheirScheduler, which is none in diffusers"),
-        ({"_class_name": "UNet2DModel"}, "its scheduler is a UNet2DModel, which is none in diffusers"),
+        ({"_class_name": "TheirScheduler"}, "its scheduler is a TheirScheduler, which diffusers "),
+        ({"_class_name": "UNet2DModel"}, "its scheduler is a UNet2DModel, which diffusers "),
         ({"_class_name": "HeunDiscreteScheduler", "beta_schedule": "exp"}, "is not one of DDIM's"),
         ({"beta_schedule": "their own"}, "cannot be made from its scheduler_config.json"),
-        ({"beta_schedule": ...}, "its scheduler_config.json names no noise schedule"),
+        ({"beta_schedule": ...}, "its scheduler_config.json lacks a noise schedule"),
         ({"beta_start": "0.1"}, "cannot be made from its scheduler_config.json"),
         ({"beta_start": float("nan")}, "the noise schedule of its scheduler is broken"),
         ({"beta_end": 5}, "the noise schedule of its scheduler is broken"),
@@ -413,7 +413,7 @@ def test_a_tokenizer_in_the_old_layout_loads(untried, copy, small):
     assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
 
 
-VOCABULARY = "its tokenizer knows {} tokens, but its text_encoder 281: vocab.json and merges.txt, or tokenizer.json"
+VOCABULARY = "its tokenizer has {} tokens, but its text_encoder 281: vocab.json and merges.txt, or tokenizer.json"
 
 
 @pytest.mark.parametrize(
@@ -424,8 +424,8 @@ VOCABULARY = "its tokenizer knows {} tokens, but its text_encoder 281: vocab.jso
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "its tokenizer cannot be made from its files"),
         (lambda folder: (folder / "tokenizer.json").write_text(""), "its tokenizer/tokenizer.json is empty"),
         (lambda folder: edit_json(folder / "tokenizer_config.json", bos_token="<s>"), VOCABULARY.format(282)),
-        (lambda folder: edit_json(folder / "tokenizer_config.json", bos_token=None), "names no bos_token"),
-        (lambda folder: edit_json(folder / "tokenizer_config.json", pad_token=None), "no token for padding"),
+        (lambda folder: edit_json(folder / "tokenizer_config.json", bos_token=None), "has no bos_token"),
+        (lambda folder: edit_json(folder / "tokenizer_config.json", pad_token=None), "has no padding token"),
         (lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=1), "must be from 2 tokens"),
         (lambda folder: (old_layout(folder), (folder / "merges.txt").unlink()), "cannot be made from its files"),
         (lambda folder: (old_layout(folder), (folder / "vocab.json").unlink()), "cannot be made from its files"),
@@ -460,11 +460,11 @@ def wide_text_encoder():
     "other, expected",
     [
         ({"vae": AutoencoderKL(latent_channels=16)}, "its vae's latents have 16 channels, but its unet takes 4"),
-        ({"vae": AutoencoderKL(in_channels=1)}, "its vae must read and paint RGB, not pictures of 1 and 3 channels"),
+        ({"vae": AutoencoderKL(in_channels=1)}, "its vae must read and write RGB, not pictures of 1 and 3 channels"),
         ({"vae": AutoencoderKL(shift_factor=0.1)}, "its vae has shift_factor"),
-        ({"vae": AutoencoderKL(scaling_factor=0.0)}, "the scaling_factor of its vae must be a number over 0, not 0.0"),
+        ({"vae": AutoencoderKL(scaling_factor=0.0)}, "scaling_factor of its vae must be a positive number, not 0.0"),
         ({"vae": VQModel(latent_channels=4)}, "its vae is a VQModel; EmerDiff needs an AutoencoderKL"),
-        ({"text_encoder": wide_text_encoder()}, "outputs are 64 wide, but its unet reads prompts 32 wide"),
+        ({"text_encoder": wide_text_encoder()}, "outputs have 64 channels, but its unet expects 32"),
         ({"scheduler": SchedulerMixin()}, "its scheduler, SchedulerMixin, has another kind of noise schedule"),
         ({"defaults": {"feature_layer": 9}}, "default settings are wrong: feature_layer must be from 0 to 2"),
     ],
@@ -511,7 +511,7 @@ def test_conditioning_on_more_than_a_prompt_is_refused_by_its_name_before_weight
         ("unet", {"norm_num_groups": 0}, "its unet cannot be made from its config.json (ZeroDivisionError: "),
         ("unet", {"freq_shift": "0"}, "its parts do not work together (TypeError: "),
         ("unet", {"conv_in_kernel": 4}, "its parts do not work together ("),
-        ("unet", {"conv_out_kernel": 4}, "its parts do not work together (its unet's prediction is of shape "),
+        ("unet", {"conv_out_kernel": 4}, "its parts do not work together (its unet's prediction has shape "),
         ("unet", {"sample_size": "32"}, "must be a whole number, not '32'"),
         ("unet", {"sample_size": [32]}, "must be a whole number, not [32]"),
         ("unet", {"sample_size": 1}, "its pictures must be from 64 to 4096 pixels a side, not 4"),
@@ -520,8 +520,8 @@ def test_conditioning_on_more_than_a_prompt_is_refused_by_its_name_before_weight
         ("unet", {"quantization_config": {"load_in_8bit": True}}, "its unet is quantised"),
         ("vae", {"block_out_channels": [16]}, "its vae cannot be made from its config.json (IndexError: "),
         ("vae", {"block_out_channels": [16, 32, 32, 32]}, "its parts do not work together ("),
-        ("vae", {"scaling_factor": None}, "the scaling_factor of its vae must be a number over 0, not None"),
-        ("vae", {"scaling_factor": float("nan")}, "the scaling_factor of its vae must be a number over 0, not nan"),
+        ("vae", {"scaling_factor": None}, "the scaling_factor of its vae must be a positive number, not None"),
+        ("vae", {"scaling_factor": float("nan")}, "the scaling_factor of its vae must be a positive number, not nan"),
         ("text_encoder", {"hidden_size": "32"}, "field 'hidden_size': TypeError"),
         ("text_encoder", {"hidden_act": "theirs"}, "its text_encoder cannot be made from its config.json (KeyError: "),
     ],
@@ -535,10 +535,10 @@ def test_a_configuration_that_cannot_work_is_refused(copy, part, changes, expect
 @pytest.mark.parametrize(
     "part, entry, expected",
     [
-        ("vae", ["diffusers", "TheirAutoencoder"], "its vae is a TheirAutoencoder, which is none in diffusers"),
-        ("text_encoder", ["os", "system"], "its text_encoder is a system, which is none in transformers"),
-        ("text_encoder", ["transformers", "CLIPTextModelWithProjection"], "must give a vector for each token"),
-        ("scheduler", ["diffusers", 3], "its scheduler is a 3, which is none in diffusers"),
+        ("vae", ["diffusers", "TheirAutoencoder"], "its vae is a TheirAutoencoder, which diffusers "),
+        ("text_encoder", ["os", "system"], "its text_encoder is a system, which transformers "),
+        ("text_encoder", ["transformers", "CLIPTextModelWithProjection"], "must return a vector for each token"),
+        ("scheduler", ["diffusers", 3], "its scheduler is a 3, which diffusers "),
         ("unet", "UNet2DConditionModel", "it is a StableDiffusionPipeline without a unet"),
     ],
 )
@@ -566,7 +566,7 @@ SMALL_FILES = [
     [
         (POINTER, "its {} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
         ("", "its {} is empty"),
-        ("[1]", "its {} does not hold a JSON object"),
+        ("[1]", "its {} does not contain a JSON object"),
         ("{", "its {} is not a valid JSON file ("),
         (b"\xff\xfe{}", "its {} is not a valid JSON file ("),
         ("[" * 100_000, "its {} is not a valid JSON file ("),
@@ -589,7 +589,7 @@ def test_a_small_file_that_cannot_be_read_is_named_with_the_reason(copy, content
 
 def test_a_file_far_too_large_is_not_read(copy):
     os.truncate(copy / "unet" / "config.json", 2**31)
-    assert reason(copy).startswith("its unet/config.json has 2048 MiB, far too many")
+    assert reason(copy).startswith("its unet/config.json has 2048 MiB, far more")
 
 
 @pytest.mark.parametrize(
@@ -618,14 +618,14 @@ def with_(key, tensor):
 @pytest.mark.parametrize(
     "file, edit, expected",
     [
-        (UNET, without("conv_in.weight"), "its unet lacks weights that its config.json asks for: conv_in.weight"),
+        (UNET, without("conv_in.weight"), "its unet lacks weights that its config.json requires: conv_in.weight"),
         (UNET, with_("conv_in.weight", torch.zeros(32, 5, 3, 3)), "its unet's conv_in.weight has shape (32, 5, 3, 3)"),
-        (UNET, with_("position_net.weight", torch.zeros(3)), "no place for: position_net.weight"),
-        (UNET, with_("conv_in.bias", torch.ones(32, dtype=torch.int8)), "is quantised, as conv_in.bias is I8"),
+        (UNET, with_("position_net.weight", torch.zeros(3)), "no place: position_net.weight"),
+        (UNET, with_("conv_in.bias", torch.ones(32, dtype=torch.int8)), "is quantised (conv_in.bias is I8)"),
         (UNET, with_("conv_in.bias", torch.full((32,), torch.nan)), "its unet's conv_in.bias is not finite in float32"),
-        (VAE, lambda weights: {"nothing": torch.zeros(1)}, "its vae lacks weights that its config.json asks for"),
+        (VAE, lambda weights: {"nothing": torch.zeros(1)}, "its vae lacks weights that its config.json requires"),
         (TEXT, lambda weights: dict(list(weights.items())[1:]), "its text_encoder lacks weights"),
-        (TEXT, with_("text_model.encoder.layers.9.mlp.fc1.bias", torch.ones(1)), "no place for: "),
+        (TEXT, with_("text_model.encoder.layers.9.mlp.fc1.bias", torch.ones(1)), "no place: "),
     ],
     ids=["lacking", "shape", "another network's", "whole numbers", "NaN", "vae", "text encoder", "more layers"],
 )
@@ -707,13 +707,13 @@ def test_what_is_wrong_with_shards_is_said(untried, sharded):
     index = sharded / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json"
     shard = next(sharded.glob("unet/*-00002-of-*.safetensors"))
     edit_weights(shard, lambda weights: dict(list(weights.items())[1:]))  # though the index promises it
-    assert reason(sharded).startswith("its unet lacks weights that its config.json asks for: ")
+    assert reason(sharded).startswith("its unet lacks weights that its config.json requires: ")
     shard.write_text(POINTER)
     assert reason(sharded).startswith(f"its unet/{shard.name} is a Git LFS pointer")
     shard.unlink()
     assert reason(sharded) == f"its unet lacks the shard {shard.name}, which its {index.name} names"
     edit_json(index, weight_map={"conv_in.weight": "../vae/diffusion_pytorch_model.safetensors"})
-    assert reason(sharded) == f"its unet/{index.name} does not say in which shards beside it the weights are"
+    assert reason(sharded) == f"its unet/{index.name} does not say which shards beside it contain the weights"
     index.unlink()
     assert reason(sharded).startswith("its unet lacks diffusion_pytorch_model.safetensors.index.json")
 

@@ -151,3 +151,6 @@ def test_an_interval_holds_the_difference_and_narrows_with_more_pictures():
     assert widths[1] < 0.3 * widths[0]
     same = outcomes(20, 0.5)
     assert scoring.interval(scoring.miou, same, same) == (0, 0)
+    one, other = outcomes(1, 0.7), outcomes(1, 0.2)
+    gain = scoring.accuracy(one) - scoring.accuracy(other)
+    assert scoring.interval(scoring.accuracy, one, other) == (gain, gain)  # one picture says nothing of others

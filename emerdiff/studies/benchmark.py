@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..batches import Results
 from ..loading import cast, fast_dtype
+from ..matching import agreement
 from ..miniature.model import new_scheduler, new_tokenizer
 from ..pipeline import MODULATING, EmerDiffPipeline
 from ..settings import PRESETS, Settings
@@ -261,6 +262,24 @@ def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settin
         peak_memory=peak[0],
         labels=labels,
     )
+
+
+def row(measured: Measurement, published: Measurement, matmul_speed: float) -> dict:
+    """A measurement as plain values for JSON, beside the published procedure and a matrix multiply, in TFLOP/s."""
+    both = measured.labels is not None and published.labels is not None
+    return {
+        "name": measured.name,
+        "dtype": str(measured.dtype).removeprefix("torch."),
+        "seconds": measured.seconds,
+        "extrapolated": measured.extrapolated,
+        "times_faster": published.seconds / measured.seconds,
+        "rows": measured.rows,
+        "decodes": measured.decodes,
+        "tflop": measured.tflop,
+        "share_of_matmul_peak": measured.modulated_tflop / measured.modulated_seconds / matmul_speed,
+        "peak_memory_gib": measured.peak_memory,
+        "equal_labels": agreement(measured.labels, published.labels) if both else None,
+    }
 
 
 def compare(

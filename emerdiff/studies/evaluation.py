@@ -17,6 +17,7 @@ from accelerate import PartialState
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..errors import in_a_line
 from ..pipeline import EmerDiffPipeline
 from ..settings import Settings
 from . import scoring
@@ -90,8 +91,8 @@ def run(
                 image, truth = source.load(name)
                 do = _learn if kind == "train" else _judge
                 line |= do(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
-            except Exception as error:  # whatever it is, the other pictures are judged
-                line["error"] = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            except Exception as error:  # whatever it is, the other pictures are still judged
+                line["error"] = in_a_line(error)
             log.write(json.dumps(line) + "\n")
             log.flush()
             yield i + 1, len(tasks)

@@ -1,0 +1,184 @@
+"""The commands `evaluate`, `sweep`, `ablate` and `benchmark`: their options, and what they print and write."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..miniature.scenes import draw_scene
+from ..options import (
+    add_dtype,
+    add_model,
+    add_settings,
+    count,
+    figure_file,
+    number,
+    open_folder,
+    open_model,
+    output_file,
+    settings_of,
+)
+from ..settings import PRESETS, Settings
+from ..terminal import say
+from . import ablation as ablations
+from . import benchmark as benchmarks
+from . import evaluation as evaluations
+from . import sweep as sweeps
+from .competitors import METHODS
+from .datasets import open_dataset
+
+SD_SIZE = "sd-size"
+
+
+def add(commands) -> None:
+    """Adds the commands to the subparsers of an `ArgumentParser`; `command` of what is parsed runs the one chosen."""
+    evaluating = commands.add_parser("evaluate", help="score EmerDiff and others on pictures with ground truth")
+    sources = "scenes:FIRST..LAST, one kind of them as in room:FIRST..LAST, or a folder with images/ and labels/"
+    evaluating.add_argument("dataset", metavar="DATASET", help=sources)
+    place = "folder for the results; an evaluation that it already holds is continued"
+    evaluating.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
+    evaluating.add_argument("--train", metavar="DATASET", help="where the modified protocol learns its concepts")
+    names = ", ".join(METHODS)
+    evaluating.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help=f"any of {names}")
+    add_model(evaluating)
+    add_dtype(evaluating)
+    add_settings(evaluating)
+    evaluating.set_defaults(command=evaluate)
+
+    sweeping = commands.add_parser("sweep", help="what presets and their parts cost and lose, on drawn scenes")
+    sweeping.set_defaults(command=sweep)
+    ablating = commands.add_parser("ablate", help="the paper's ablations, one setting at a time, on drawn scenes")
+    ablating.add_argument("--preset", choices=PRESETS, default="exact", help="what to start from (default: exact)")
+    ablating.set_defaults(command=ablate)
+    for parser in (sweeping, ablating):
+        parser.add_argument("--scenes", type=count, default=20, help="how many (default: 20)")
+        parser.add_argument("--first-seed", type=int, default=700_000, help="seed of the first (default: 700000)")
+        parser.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table, kept up to date")
+        parser.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of the scores")
+        parser.add_argument("--num-segments", type=number, default=12, metavar="N", help="default: 12")
+        add_model(parser)
+        add_dtype(parser)
+
+    timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
+    timing.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table and the figure's points")
+    timing.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of how time grows (slow)")
+    timing.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
+    timing.add_argument("--first-seed", type=int, default=600_000, help="seed of the drawn scene (default: 600000)")
+    timing.add_argument("--num-segments", type=number, default=25, metavar="N", help="default: 25")
+    add_model(timing)
+    timing.set_defaults(command=benchmark)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Scores EmerDiff and its competitors on a dataset with ground truth; continues where an earlier run ended."""
+    state = evaluations.processes()
+    pipe, settings = open_model(options, device=state.device if state.num_processes > 1 else None)
+    evaluation = evaluations.Evaluation(options.dataset, options.train, options.model, settings, tuple(options.methods))
+    dataset, train = (source and open_dataset(source, pipe.native_side) for source in (options.dataset, options.train))
+    open_folder(options.out)
+    shown = state.is_main_process
+    with tqdm(unit="picture", leave=False, disable=None if shown else True) as bar:
+        for bar.n, bar.total in evaluations.run(pipe, evaluation, dataset, train, options.out):
+            bar.refresh()
+    if not shown:
+        return 0
+    summary = evaluations.summarize(options.out)
+    table = evaluations.markdown(summary)
+    _write_json(options.out / "summary.json", summary)
+    (options.out / "summary.md").write_text(table + "\n", encoding="utf-8")
+    evaluations.figure(summary).savefig(options.out / "summary.png", dpi=150)
+    say(*(f"{picture}: {error}" for picture, error in summary["errors"].items()), file=sys.stderr)
+    say(f"{summary['pictures']} pictures of {options.dataset}, {settings}", *table.splitlines())
+    return 1 if summary["errors"] else 0
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Scores variants of the settings on drawn scenes, with their cost and their agreement with the exact run."""
+    pipe, settings = open_model(options)
+    rows = _over_scenes(lambda seeds: sweeps.sweep(pipe, seeds, settings.num_segments), settings, options)
+    say(f"{'':34}{'seconds':>8}{'agreement':>10}{'mIoU':>8}{'Hungarian':>11}{'boundary F':>11}")
+    for name, row in rows.items():
+        agreed, *scores = (f"{row[score]:.1%}" for score in ("agreement", "miou", "hungarian", "boundary_f"))
+        say(f"{name:34}{row['seconds']:8.2f}{agreed:>10}{scores[0]:>8}{scores[1]:>11}{scores[2]:>11}")
+    if options.figure:
+        sweeps.figure(rows).savefig(options.figure, dpi=120)
+    return 0
+
+
+def ablate(options: argparse.Namespace) -> int:
+    """Scores the model's settings with one of them varied at a time, as the paper does."""
+    pipe, settings = open_model(options)
+    rows = _over_scenes(lambda seeds: ablations.ablate(pipe, seeds, settings), settings, options)
+    say(f"{'':22}{'value':>8}{'mIoU':>8}{'naive':>8}{'boundary F':>12}{'naive':>8}")
+    for name, values in rows.items():
+        for row in values:
+            scores = (f"{row[score]:.1%}" for score in ("miou", "naive_miou", "boundary_f", "naive_boundary_f"))
+            say("{:22}{:>8}{:>8}{:>8}{:>12}{:>8}".format(name, str(row["value"]), *scores))
+    if options.figure:
+        own = vars(settings) | {"modulation layer": 2}
+        ablations.figure(rows, own).savefig(options.figure, dpi=120)
+    return 0
+
+
+def _over_scenes(study: Callable[[range], Iterator], settings: Settings, options: argparse.Namespace) -> dict:
+    """The rows of a study of drawn scenes; they are written down after each scene."""
+    seeds = range(options.first_seed, options.first_seed + options.scenes)
+    for rows in tqdm(study(seeds), unit="scene", total=len(seeds), leave=False, disable=None):
+        result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
+        if options.out:
+            _write_json(options.out, result)
+    return rows
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Times the published procedure, the exact engine and the presets on a drawn scene."""
+    if options.model == SD_SIZE:
+        pipe = benchmarks.stable_diffusion_sized()
+        pipe.to(options.device or pipe.device)
+        settings = settings_of(pipe, options)
+    else:
+        pipe, settings = open_model(options)
+    device, side, k = pipe.unet.device, pipe.native_side, settings.num_segments
+    picture = Image.fromarray(draw_scene(options.first_seed, side).image)
+    say(f"{options.model}, {side} x {side} pixels, k = {k}, {device}")
+    say(
+        f"{'':14}{'dtype':>10}{'seconds':>10}{'x faster':>9}{'rows':>6}{'decodes':>8}{'TFLOP':>8}{'peak':>6}"
+        f"{'GiB':>6}{'labels':>8}"
+    )
+    measured, speeds, rows = [], {}, []  # the first one measured is the published procedure
+    for m in benchmarks.compare(pipe, picture, k, whole=options.model != SD_SIZE, limit=options.limit):
+        measured.append(m)
+        if m.dtype not in speeds:
+            speeds[m.dtype] = benchmarks.matmul_speed(device, m.dtype) / 1e12
+        rows.append(benchmarks.row(m, measured[0], speeds[m.dtype]))
+        say(_line(rows[-1]))
+    told = ", ".join(f"{str(dtype).removeprefix('torch.')} {speed:.2f} TFLOP/s" for dtype, speed in speeds.items())
+    say(f"peak: share of a matrix multiply's speed that the modulated steps reach: {told}")
+    if any(row["extrapolated"] for row in rows):
+        say("* not run to the end, but extrapolated from the calls that were made")
+    result = {"model": options.model, "k": k, "side": side, "device": str(device), "runs": rows}
+    if options.out:
+        _write_json(options.out, result)  # now, as the figure takes a while
+    if options.figure:
+        result["growth"] = benchmarks.growth(pipe, picture, (10, 5, 20, 40), (256, 512, 1024), options.limit)
+        if options.out:
+            _write_json(options.out, result)
+        benchmarks.figure(result["growth"], side).savefig(options.figure, dpi=150)
+    return 0
+
+
+def _line(row: Mapping) -> str:
+    seconds = f"{row['seconds']:.2f}{'*' if row['extrapolated'] else ' '}"
+    equal = "" if row["equal_labels"] is None else f"{row['equal_labels']:.2%}"
+    return (
+        f"{row['name']:14}{row['dtype']:>10}{seconds:>10}{row['times_faster']:9.1f}{row['rows']:6}{row['decodes']:8}"
+        f"{row['tflop']:8.2f}{row['share_of_matmul_peak']:6.0%}{row['peak_memory_gib']:6.1f}{equal:>8}"
+    )
+
+
+def _write_json(file: Path, value: Mapping) -> None:
+    file.write_text(json.dumps(value, indent=1) + "\n")
