@@ -31,7 +31,7 @@ from emerdiff.picture import open_picture
 from .folders import ROOT
 from .pictures import Layers, unnamed
 from .runs import calibrate, defaults, find, label_of, shown
-from .session import FINE, Found
+from .session import FINE, Found, Session
 
 FOLDER = Path(__file__).parents[1] / "examples"
 CACHE = ROOT / "examples"
@@ -41,6 +41,7 @@ ARRAYS = ("image", "coarse_labels", "features", "responses")  # of a result: wha
 
 _reading = threading.Lock()
 _shared: WeakValueDictionary[Path, Found] = WeakValueDictionary()  # for as long as a visitor looks at it
+_begun: WeakValueDictionary[tuple[Path, int], Session] = WeakValueDictionary()
 _warming: dict[str, Progress] = {}  # how far the example is that `warm` computes, by its name
 
 
@@ -92,6 +93,14 @@ def found(example: Example) -> Found | None:
             shared = Found(str(example.picture), shown(open_picture(example.picture)), kept, "exact", 0, shared=True)
             _shared[file] = shared
     return shared
+
+
+def begun(example: Example, k: int) -> Session | None:
+    """A session that begins with `k` segments of the example, the same object for all visitors; None as `found`."""
+    if (result := found(example)) is None:
+        return None
+    with _reading:
+        return _begun.setdefault((_file(example), k), Session.of(result, k))
 
 
 def keep(example: Example, result: Found) -> Found:

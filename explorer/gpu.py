@@ -91,7 +91,7 @@ def watched(
     work: Generator[Progress, None, T], tell: Callable[[str, Progress], dict]
 ) -> Generator[dict, None, T]:
     """What `tell(status, progress)` makes of the progress of `work`; returns what that found."""
-    run, first = object(), None
+    run, first, began = object(), None, 0.0
     try:
         with closing(work):
             for progress in (results := Results(work)):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import get_type_hints
 from urllib.parse import urlencode
 
 from PIL import Image
@@ -85,15 +86,15 @@ class Link:
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Link | None":
         """The link of a query; None where it has none of the names, `ValueError` where it is not one."""
-        known = {f.name: f for f in fields(cls) if f.name in query}
+        known = {name: kind for name, kind in get_type_hints(cls).items() if name in query}
         if not known:
             return None
         values = {}
-        for name, f in known.items():
+        for name, kind in known.items():
             if len(query[name]) > LONGEST_VALUE:
                 raise ValueError(f"{name} has over {LONGEST_VALUE} characters")
             try:
-                values[name] = f.type(query[name]) if f.type in (int, float) else query[name]
+                values[name] = kind(query[name]) if kind in (int, float) else query[name]
             except ValueError:
                 raise ValueError(f"{name} must be a number, not {query[name]!r:.60}") from None
         if "full" in values:

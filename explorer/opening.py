@@ -9,10 +9,9 @@ from emerdiff.loading import MINIATURE
 
 from . import links, pictures, runs, uploads
 from .asking import VALUES, Asked
-from .examples import Example, examples, found, stored
+from .examples import Example, begun, examples, stored
 from .page import LIGHT, Page
 from .pictures import VIEWS
-from .session import Session
 
 PLAIN = {"view": VIEWS[0], "opacity": OPACITY, "outlines": True}
 
@@ -92,9 +91,9 @@ def filled(page: Page, asked: Asked, k: int) -> dict:
 def opened(page: Page, asked: Asked, k: int, look: dict) -> dict:
     """The result, where it is at hand; or else what there is of it, and the run begins."""
     example = None if asked.example is None else examples()[asked.example]
-    if example and (result := found(example)):
+    if example and (session := begun(example, k)):
         again = {page.to_recompute: object()} if asked.then_exactly else {}
-        return page.show(Session.of(result, k), **look) | again
+        return page.show(session, **look) | again
     return {**page.clear(), **unfinished(page, example, asked.source, look), page.to_run: asked}
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 import app
 import emerdiff
 from emerdiff.miniature.scenes import draw_scene
-from emerdiff.pipeline import MOST_ROWS
+from emerdiff.batches import MOST_ROWS
 from explorer import gpu, links, runs
 from explorer import examples as example_store
 from explorer.examples import examples, stored

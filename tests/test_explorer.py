@@ -25,6 +25,7 @@ from emerdiff.masks import upsample_nearest
 from emerdiff.settings import PRESETS
 from explorer import links, pictures, runs
 from explorer.asking import Asked, Finding, Recomputed, applied
+from explorer.help import HELP
 from explorer.links import Link
 from explorer.session import FINE, Found, Session
 
@@ -874,6 +875,16 @@ def test_the_summary_line_says_what_was_done(session):
     changed = session.cut(5).segmentation.changed
     assert f"**{changed:.0%}** of the pixels" in line and "k = 5, timestep 301" in line and "Miniature" in line
     assert [pictures.duration(seconds) for seconds in (0.2, 89, 100, 3600)] == ["1 s", "89 s", "2 min", "60 min"]
+
+
+def test_help_says_how_many_steps_the_presets_make():
+    own = runs.defaults(runs.label_of(runs.MINIATURE))
+    steps = {}
+    for preset in PRESETS:
+        rows = [runs.estimate(runs.label_of(runs.MINIATURE), preset, {"num_segments": k})[0] for k in (2, 3)]
+        steps[preset] = (rows[1] - rows[0]) / (2 if replace(own, **PRESETS[preset]).two_sided else 1)
+    assert f"*Fast* makes {steps['fast']:g} denoising steps where *exact* makes about {steps['exact']:g}" in HELP
+    assert f"*preview* makes {steps['preview']:g}" in " ".join(HELP.split())
 
 
 # --- Runs

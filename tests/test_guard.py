@@ -3,10 +3,13 @@
 The server is started from a folder that is not the page's.
 """
 
+import inspect
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -231,7 +234,7 @@ def test_what_goes_wrong_within_an_event_is_told_and_logged_but_not_shown(url, d
     data = [QUICK["model"], "exact", 41, 10, 1, 0.8, 42]
     for error, said in ((RuntimeError("/home/me/secret"), guard.UNEXPECTED), (OSError(28, "disk"), guard.UNWRITABLE)):
 
-        def broken(*_, error=error):
+        def broken(error=error, **_):
             raise error
 
         monkeypatch.setattr(demo.fns[estimated], "fn", broken)
@@ -241,7 +244,7 @@ def test_what_goes_wrong_within_an_event_is_told_and_logged_but_not_shown(url, d
 
 
 def test_an_output_that_cannot_be_served_is_told(url, demo, monkeypatch, tmp_path):
-    copied = next(n for n, fn in demo.fns.items() if fn.name == "take_away")
+    copied = next(n for n, fn in demo.fns.items() if fn.name == "zipped")
     outside = "/etc/hostname"
     monkeypatch.setattr(demo.fns[copied], "fn", lambda *_: outside)
     done, told = fired(url, copied, [None])
@@ -249,6 +252,31 @@ def test_an_output_that_cannot_be_served_is_told(url, demo, monkeypatch, tmp_pat
 
 
 # --- Results
+
+
+def test_changes_of_one_visitor_that_come_at_once_are_all_kept(url, demo, visitor):
+    """As from two hands on one page: each begins with what the last one left."""
+    rename = next(n for n, fn in demo.fns.items() if fn.name == "edit" and fn.targets[0][0] == button(demo, "Rename"))
+    order = [component.label for component in demo.fns[rename].inputs]
+
+    def name(i: int) -> tuple[bool, object]:
+        values = {"Chosen segments": [i], "Name": f"Name {i}", "View": "masks", "Opacity": 0.5, "Outlines": True}
+        return fired(url, rename, [values.get(label) for label in order], session=visitor)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(done for done, _ in pool.map(name, range(4)))
+    assert demo.visitors.get(visitor).edits.names == {i: f"Name {i}" for i in range(4)}
+
+
+def button(demo, text: str) -> int:
+    return next(n for n, block in demo.blocks.items() if isinstance(block, gr.Button) and block.value == text)
+
+
+def test_whatever_works_the_network_waits_in_one_queue(demo):
+    works = [fn for fn in demo.fns.values() if inspect.isgeneratorfunction(fn.fn)]
+    assert {fn.name for fn in works} == {"run", "recompute", "perturbed", "probe", "segment", "segment_once"}
+    assert {(fn.concurrency_id, fn.concurrency_limit) for fn in works} == {("network", 1)}
+
 
 
 def test_a_result_stays_when_many_others_fail_and_who_had_to_make_room_is_told(url, demo, visitor, monkeypatch):
@@ -271,7 +299,7 @@ def test_pictures_of_examples_are_served_from_wherever_the_page_was_started(url)
 
 
 def test_in_a_browser_examples_open_and_an_error_of_any_event_is_seen(browser, url, demo, monkeypatch):
-    def broken(*_):
+    def broken(**_):
         raise RuntimeError
 
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
