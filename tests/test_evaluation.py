@@ -61,20 +61,20 @@ def test_a_folder_of_pictures_and_labels_is_a_dataset(folder):
 def test_what_is_wrong_with_a_folder_is_said(folder):
     dataset = open_dataset(str(folder), 512)
     Image.new("L", (64, 32)).save(folder / "labels" / "a.png")
-    with pytest.raises(ValueError, match="labels/a.png is 64 x 32, but its picture 128 x 128"):
+    with pytest.raises(ValueError, match="labels/a.png is 64 x 32 pixels, but its picture is 128 x 128"):
         dataset.load("a")
     Image.new("RGB", (128, 128)).save(folder / "labels" / "a.png")
     with pytest.raises(ValueError, match="8-bit PNG of one channel"):
         dataset.load("a")
     (folder / "images" / "a.jpg").unlink()
-    with pytest.raises(ValueError, match="images/ has 0 pictures of that name"):
+    with pytest.raises(ValueError, match="one picture of that name in images/, which has 0"):
         dataset.load("a")
 
 
 @pytest.mark.parametrize(
     "source, expected",
     [
-        ("scenes:9", "first and last seed, not 'scenes:9'"),
+        ("scenes:9", "first and last seed, as in scenes:500000..500099, not 'scenes:9'"),
         ("scenes:9..8", "first and last seed"),
         ("nowhere", "neither scenes:FIRST..LAST nor a folder"),
     ],
@@ -263,7 +263,7 @@ def test_a_broken_picture_is_written_down_and_the_others_are_scored(capsys, chec
 def test_a_folder_belongs_to_one_evaluation(tmp_path):
     claim(tmp_path, evaluation())
     claim(tmp_path, evaluation())
-    with pytest.raises(ValueError, match=r"holds another evaluation \(its settings, methods differs\)"):
+    with pytest.raises(ValueError, match=r"holds an evaluation with other settings, methods: choose"):
         claim(tmp_path, evaluation(settings=quick(seed=1), methods=("EmerDiff",)))
 
 

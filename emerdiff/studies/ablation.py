@@ -1,4 +1,4 @@
-"""The paper's ablations (its section 4.3 and appendix) on drawn scenes: one setting varied at a time."""
+"""The paper's ablations (section 4.3 and appendix) on drawn scenes: one setting is varied at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,28 +16,28 @@ VALUES: Mapping[str, Sequence] = {
     "feature_layer": (0, 1, 2),
     "modulation_timestep": (81, 181, 281, 381, 481, 681),
     "strength": (1.0, 3.0, 10.0, 30.0, 100.0),
-    "modulation layer": (0, 1, 2),  # of the block's cross-attention layers, as for the features
+    "modulation layer": (0, 1, 2),  # among the block's cross-attention layers, as for the features
     "smoothing": (0.0, 0.8, 2.0, 4.0),
     "attention_injection": (True, False),
 }
-OF_THE_MAP = ("feature_timestep", "feature_draws", "feature_layer")  # the others leave the coarse map as it is
+OF_THE_MAP = ("feature_timestep", "feature_draws", "feature_layer")  # the others do not change the coarse map
 
 
 def modulated_at(pipe: EmerDiffPipeline, index: int) -> EmerDiffPipeline:
-    """The pipeline with another cross-attention layer of its block perturbed."""
+    """The pipeline, but perturbing another cross-attention layer of the block."""
     changed = EmerDiffPipeline(**pipe.components, defaults=pipe.config.defaults)
     name = pipe.layers.features[index]
-    # rows that are modulated earlier differ from earlier on: they are run apart from the start
+    # rows that are perturbed earlier differ from an earlier layer on: they are run apart from the start
     differing = pipe.layers.differing if name == pipe.layers.modulation else ()
     changed.layers = replace(pipe.layers, modulation=name, differing=differing)
     return changed
 
 
 def ablate(pipe: EmerDiffPipeline, seeds: Sequence[int], own: Settings) -> Iterator[dict[str, list[dict[str, object]]]]:
-    """After each scene, by setting: a row for each value, with mIoU (oracle majority) and boundary F at 2 pixels.
+    """After each scene yields, by setting, a row for each value, with mIoU under `majority` and boundary F at 2 pixels.
 
-    The other settings are `own`. Rows: `{"value", "miou", "boundary_f", "naive_miou", "naive_boundary_f"}`, 0 to 1.
-    Values of what comes after the coarse map all start from the same one.
+    The other settings are `own`. Rows are `{"value", "miou", "boundary_f", "naive_miou", "naive_boundary_f"}`, scores
+    from 0 to 1. All values of settings that do not change the coarse map start from the same one.
     """
     tables = {(name, value): ([], []) for name, values in VALUES.items() for value in values}
     elsewhere = {value: modulated_at(pipe, value) for value in VALUES.get("modulation layer", ())}
@@ -66,7 +66,7 @@ def ablate(pipe: EmerDiffPipeline, seeds: Sequence[int], own: Settings) -> Itera
 
 
 def figure(rows: Mapping[str, list[dict]], own: Mapping[str, object]) -> Figure:
-    """A panel for each setting; full lines are EmerDiff, dashed ones naive upsampling, dots mark the model's `own`."""
+    """A panel for each setting: solid lines are EmerDiff, dashed lines naive upsampling, dots the value in `own`."""
     shown = Figure(figsize=(11, 5), layout="constrained")
     panels = shown.subplots(2, 4, sharey=True)
     for panel, (name, of) in zip(panels.flat, rows.items(), strict=False):

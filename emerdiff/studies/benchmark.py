@@ -1,4 +1,4 @@
-"""What a run costs here, against the published procedure and against this machine's matrix multiply, in one go."""
+"""What a run costs on this machine, compared with the published procedure and with matrix multiplication."""
 
 import threading
 import time
@@ -24,33 +24,34 @@ from ..pipeline import MODULATING, EmerDiffPipeline
 from ..settings import PRESETS, Settings
 from .published import Published
 
+SEED = 600_000  # of the drawn scene
 NOTEBOOK_DRAWS = 100  # of the features, in the published procedure
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one way to run the method took."""
+    """What one way of running the method took."""
 
     name: str
     dtype: torch.dtype
     seconds: float
     extrapolated: bool
-    """Whether the run was not made, or not to its end, and the figures follow from its rows and decodes."""
+    """Whether the run was cut short or only sampled, and the figures are extrapolated to all rows and decodes."""
     rows: int
     decodes: int
     tflop: float
-    """Trillions of floating-point operations of matrix multiplies and convolutions, in U-Net and decoder."""
+    """Trillions of floating-point operations in matrix multiplications and convolutions of U-Net and decoder."""
     modulated_seconds: float
-    """In the U-Net's modulated steps, as far as they were made."""
+    """In the U-Net's perturbed steps, as far as they were run."""
     modulated_tflop: float
     peak_memory: float
-    """GiB: of this process, or on the GPU."""
+    """GiB, of this process or on the GPU."""
     labels: np.ndarray | None = field(repr=False)
 
 
-def stable_diffusion_sized(seed: int = 0) -> EmerDiffPipeline:
-    """A pipeline of Stable Diffusion 1.x's true size, with random weights: right for timing alone."""
-    torch.manual_seed(seed)
+def stable_diffusion_sized() -> EmerDiffPipeline:
+    """A pipeline of Stable Diffusion 1.x's size with random weights, which is good for timing only."""
+    torch.manual_seed(0)
     tokenizer = new_tokenizer(["a picture"])
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -77,7 +78,7 @@ def stable_diffusion_sized(seed: int = 0) -> EmerDiffPipeline:
 
 
 def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
-    """The fastest square matrix multiply of a few tries, in FLOP/s."""
+    """The speed of the fastest of a few square matrix multiplications, in FLOP/s."""
     side = 8192 if device.type == "cuda" else 2048
     a, best = torch.ones(side, side, device=device, dtype=dtype), 0.0
     for _ in range(8):
@@ -96,16 +97,16 @@ class Call:
 
     network: str
     rows: int
-    """That came out; 0 where the call ended before."""
+    """In its output; 0 if the call failed."""
     begin: float
     end: float
     flop: int
-    """0 where they were not counted."""
+    """0 if they were not counted."""
 
 
 @contextmanager
 def metered(unet: nn.Module, decoder: nn.Module, *, count: bool) -> Iterator[list[Call]]:
-    """Within the block, calls of both networks are listed; counting their operations slows small ones down."""
+    """Lists the calls of both networks within the block; counting their operations slows small networks down."""
     calls: list[Call] = []
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch has no formula for this one
     formulas = {flash: lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(q, k, v)}
@@ -134,7 +135,7 @@ def metered(unet: nn.Module, decoder: nn.Module, *, count: bool) -> Iterator[lis
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[list[float]]:
-    """A list that holds, after the block, the most GiB that were in use within it."""
+    """Gives a list that contains, after the block, the largest number of GiB in use within it."""
     peak: list[float] = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -158,7 +159,7 @@ def peak_memory(device: torch.device) -> Iterator[list[float]]:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
+    """Seconds, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -168,10 +169,10 @@ def _now(device: torch.device) -> float:
 
 
 def run(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settings, name: str, limit: float) -> Measurement:
-    """Runs the pipeline once to count operations, then up to three times, of which the fastest is told.
+    """Runs the pipeline once to count operations, then up to three times, of which the fastest is returned.
 
-    A run of more than `limit` seconds is stopped after a batch of segments, and the rest extrapolated; it is not
-    repeated, as counting slows calls of that size down by little.
+    A run of more than `limit` seconds is stopped after a batch of segments, and the rest is extrapolated. It is not
+    repeated, because counting hardly slows calls of that size down.
     """
     counted = _attempt(pipe, picture, settings, name, limit, count=True)
     if counted.extrapolated:
@@ -200,7 +201,7 @@ def _attempt(
         end = calls[-1].end if stopped else time.perf_counter()
     modulated = [call for call in calls[first:] if call.network == "unet"]
     once, repeated = (sum(c.rows for c in part if c.network == "decoder") for part in (calls[:first], calls[first:]))
-    share = sum(call.rows for call in modulated) / (event.total - before)  # of the modulated steps that were made
+    share = sum(call.rows for call in modulated) / (event.total - before)  # of the perturbed steps, those that were run
     return Measurement(
         name=name,
         dtype=pipe.unet.dtype,
@@ -217,7 +218,7 @@ def _attempt(
 
 
 def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settings, *, whole: bool) -> Measurement:
-    """The published procedure: run to its end, or three of its calls, multiplied out."""
+    """The published procedure: run as a `whole`, or extrapolated from three of its calls."""
     published = Published(
         pipe,
         picture,
@@ -265,7 +266,7 @@ def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settin
 
 
 def row(measured: Measurement, published: Measurement, matmul_speed: float) -> dict:
-    """A measurement as plain values for JSON, beside the published procedure and a matrix multiply, in TFLOP/s."""
+    """A measurement as plain values for JSON; `matmul_speed`, of a matrix multiplication, is in TFLOP/s."""
     both = measured.labels is not None and published.labels is not None
     return {
         "name": measured.name,
@@ -287,9 +288,9 @@ def compare(
 ) -> Iterator[Measurement]:
     """The published procedure in float32, the exact engine in float32 and in half precision, then the presets.
 
-    The pipeline is cast to float32, and in the end to half precision where the device has a fast one. Unless the
-    published procedure is run `whole`, Stable Diffusion's size is meant, and the presets are run once more with a small
-    autoencoder of random weights in place of the model's.
+    The pipeline is cast to float32, and finally to half precision if that is fast on the device. Unless the published
+    procedure is run as a `whole`, the pipeline has to be of Stable Diffusion's size, and the presets are run again with
+    a small autoencoder of random weights.
     """
     draws = {"num_segments": num_segments, "feature_draws": NOTEBOOK_DRAWS}
     cast(pipe, torch.float32)
@@ -302,7 +303,7 @@ def compare(
     for preset, settings in quick.items():
         yield run(pipe, picture, settings, preset, limit)
     if not whole:
-        pipe.register_modules(vae=AutoencoderTiny().eval())  # of the size of Stable Diffusion's small one
+        pipe.register_modules(vae=AutoencoderTiny().eval())  # as small as the one made for Stable Diffusion
         cast(pipe.to(pipe.unet.device), pipe.unet.dtype)
         pipe.vae.to(memory_format=torch.channels_last)
         for preset, settings in quick.items():
@@ -312,7 +313,7 @@ def compare(
 def growth(
     pipe: EmerDiffPipeline, picture: Image.Image, numbers: Sequence[int], sides: Sequence[int], limit: float
 ) -> list[dict]:
-    """Seconds of the presets by number of segments, at the native size, and by side, at the first number."""
+    """Seconds of each preset by number of segments, at the native size, and by side, with the first number."""
     points = [(k, pipe.native_side) for k in numbers] + [(numbers[0], side) for side in sides]
     rows = []
     for k, side in dict.fromkeys(points):
@@ -324,7 +325,7 @@ def growth(
 
 
 def figure(rows: list[dict], native_side: int) -> Figure:
-    """How time grows: two panels with logarithmic axes."""
+    """How time grows with the number of segments and with the side: two panels with logarithmic axes."""
     shown = Figure(figsize=(8, 3.4), layout="constrained")
     panels = shown.subplots(1, 2, sharey=True)
     first = rows[0]["k"]

@@ -66,8 +66,7 @@ def add(commands) -> None:
     timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
     timing.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table and the figure's points")
     timing.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of how time grows (slow)")
-    timing.add_argument("--limit", type=float, default=120, help="seconds after which a run is extrapolated")
-    timing.add_argument("--first-seed", type=int, default=600_000, help="seed of the drawn scene (default: 600000)")
+    timing.add_argument("--limit", type=float, default=120, help="seconds until a run is extrapolated (default: 120)")
     timing.add_argument("--num-segments", type=number, default=25, metavar="N", help="default: 25")
     add_model(timing)
     timing.set_defaults(command=benchmark)
@@ -143,7 +142,7 @@ def benchmark(options: argparse.Namespace) -> int:
     else:
         pipe, settings = open_model(options)
     device, side, k = pipe.unet.device, pipe.native_side, settings.num_segments
-    picture = Image.fromarray(draw_scene(options.first_seed, side).image)
+    picture = Image.fromarray(draw_scene(benchmarks.SEED, side).image)
     say(f"{options.model}, {side} x {side} pixels, k = {k}, {device}")
     say(
         f"{'':14}{'dtype':>10}{'seconds':>10}{'x faster':>9}{'rows':>6}{'decodes':>8}{'TFLOP':>8}{'peak':>6}"

@@ -1,7 +1,7 @@
-"""What EmerDiff is compared with: other ways to label each pixel, on the same U-Net and picture.
+"""What EmerDiff is compared with: other ways to label each pixel of the same picture, with the same U-Net.
 
-Each takes the pipeline and EmerDiff's result, whose picture, coarse map and settings it shares, and returns
-labels (H, W) int32 of the picture as the network saw it.
+Each takes the pipeline and EmerDiff's result, whose picture, coarse map and settings it shares, and returns labels
+(H, W) int32 for the picture as the network saw it.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,12 +23,12 @@ from ..segmentation import Segmentation
 
 
 def nearest(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
-    """Each pixel has its cell's label."""
+    """Each pixel gets the label of its cell."""
     return upsample_nearest(result.coarse_labels, result.labels.shape)
 
 
 def bilinear(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
-    """The paper's naive baseline: one-hot labels, upsampled, argmax."""
+    """The paper's naive baseline: argmax of the upsampled one-hot labels."""
     return result.naive_labels
 
 
@@ -37,8 +37,8 @@ def joint_bilateral(
 ) -> np.ndarray:
     """Joint bilateral upsampling (Kopf et al., SIGGRAPH 2007) of the one-hot labels, guided by the picture.
 
-    Cells within `radius` of a pixel's vote for their label, by Gaussians of the distance in cells and in RGB
-    (0 to 1).
+    Cells within `radius` of a pixel's own vote for their labels, weighted by Gaussians of the distance in cells and of
+    the difference in RGB (0 to 1).
     """
     k, coarse = result.settings.num_segments, torch.from_numpy(result.coarse_labels).long()
     guide = torch.tensor(result.image).permute(2, 0, 1).float() / 255  # (3, H, W)
@@ -66,7 +66,7 @@ def joint_bilateral(
 
 
 def colour_and_place(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
-    """k-means on each pixel's RGB and position, all from 0 to 1."""
+    """k-means on the RGB and the position of each pixel, all from 0 to 1."""
     height, width = result.labels.shape
     y, x = np.indices((height, width))
     pixels = np.dstack([result.image / 255, y / height, x / width]).reshape(-1, 5).astype(np.float32)
@@ -75,11 +75,11 @@ def colour_and_place(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarra
 
 
 def superpixels(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
-    """SLIC (Achanta et al., PAMI 2012), by scikit-image; about k of them."""
+    """SLIC superpixels (Achanta et al., PAMI 2012) from scikit-image, about k of them."""
     try:
         from skimage.segmentation import slic
     except ImportError as error:
-        raise ValueError("superpixels need scikit-image: pip install scikit-image") from error
+        raise ValueError("SLIC needs scikit-image: pip install scikit-image") from error
     return slic(result.image, result.settings.num_segments, start_label=0).astype(np.int32)
 
 
@@ -100,11 +100,11 @@ def diffseg(
     rounds: int = 3,
     threshold: float = 1.0,
 ) -> np.ndarray:
-    """DiffSeg (Tian et al., CVPR 2024): self-attention maps of all layers added up, then merged by their divergence.
+    """DiffSeg (Tian et al., CVPR 2024): self-attention maps of all layers are added up and merged by their divergence.
 
-    `anchors` x `anchors` maps are proposals; those within `threshold` of each other (symmetric Kullback-Leibler
-    divergence) are averaged, for `rounds` rounds; each pixel has the proposal that is largest there. The number of
-    segments follows.
+    The maps of `anchors` x `anchors` cells are proposals. In each of `rounds`, those within `threshold` of each other
+    (symmetric Kullback-Leibler divergence) are averaged. Each pixel gets the proposal that is largest there. The number
+    of segments is not given but results.
     """
     maps = _self_attention(pipe, result, timestep)  # (cells, h, w), each summing to 1
     h, w = maps.shape[1:]
@@ -126,7 +126,7 @@ def diffseg(
 
 
 def _self_attention(pipe: EmerDiffPipeline, result: Segmentation, timestep: int) -> Tensor:
-    """Attention of each cell at the latents' resolution, (h w, h, w): mean of all layers, weighted by their side."""
+    """Attention of each cell at the latents' resolution, (h w, h, w): mean over layers, weighted by their side."""
     projections = [f"{name}.{part}" for name in pipe.layers.self_attention for part in ("to_q", "to_k")]
     outputs = _outputs(pipe, result, projections, timestep)
     size = [side // pipe.vae_scale_factor for side in result.labels.shape]
@@ -147,7 +147,7 @@ def _self_attention(pipe: EmerDiffPipeline, result: Segmentation, timestep: int)
 
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """Symmetric Kullback-Leibler divergence of distributions (n, c) and (m, c): (n, m), the mean of both directions."""
+    """(n, m): symmetric Kullback-Leibler divergence of distributions (n, c) and (m, c), the mean of both directions."""
     log_p, log_q = (x.clamp(min=1e-12).log() for x in (p, q))
     forward = (p * log_p).sum(1)[:, None] - p @ log_q.T
     return (forward + (q * log_q).sum(1)[None] - log_p @ q.T) / 2
@@ -161,11 +161,12 @@ def diffcut(
     sharpness: float = 10,
     threshold: float = 0.5,
 ) -> np.ndarray:
-    """DiffCut (Couairon et al., NeurIPS 2024): features of the encoder's last self-attention, cut recursively.
+    """DiffCut (Couairon et al., NeurIPS 2024): recursive cuts of a graph of the encoder's last self-attention features.
 
-    Read at the resolution of the low-resolution grid. Cells are nodes, joined by their features' cosine to the power
-    of `sharpness`; a part is cut in two while the normalized cut is below `threshold`. Each pixel then goes to the
-    part whose mean feature is nearest to the upsampled feature there. Without the paper's final refinement by pixels.
+    The features are those at the resolution of the low-resolution grid. Cells are nodes; the weight of an edge is the
+    cosine of their features to the power of `sharpness`. A part is cut in two as long as its normalized cut is below
+    `threshold`. Each pixel then goes to the part whose mean feature is nearest to the upsampled feature there. The
+    paper's final refinement of pixels is left out.
     """
     cells = result.coarse_labels.size
     encoder = [name for name in pipe.layers.self_attention if name.startswith("down_blocks")]
@@ -176,13 +177,13 @@ def diffcut(
     parts = _cut(affinity, np.arange(cells), threshold)
     means = F.normalize(torch.stack([features[torch.from_numpy(part)].mean(0) for part in parts]), dim=1)
     by_cell = features.T.unflatten(1, result.coarse_labels.shape)[None]  # (1, c, h, w)
-    similarity = torch.einsum("nc,bchw->bnhw", means, by_cell)  # linear, so it may be upsampled in place of features
+    similarity = torch.einsum("nc,bchw->bnhw", means, by_cell)  # linear, so it can be upsampled instead
     shown = F.interpolate(similarity, size=result.labels.shape, mode="bilinear")
     return shown[0].argmax(0).int().numpy()
 
 
 def _cut(affinity: np.ndarray, part: np.ndarray, threshold: float) -> list[np.ndarray]:
-    """The parts that nodes `part` fall into by recursive normalized cuts (Shi and Malik, PAMI 2000)."""
+    """Divides the nodes `part` by recursive normalized cuts (Shi and Malik, PAMI 2000)."""
     if len(part) < 2:
         return [part]
     own = affinity[np.ix_(part, part)]

@@ -1,8 +1,8 @@
-"""EmerDiff and its competitors on a dataset: picture by picture into a folder, then the scores of all.
+"""Evaluates EmerDiff and its competitors on a dataset: each picture's results go into a folder, then all are scored.
 
-A run that is killed goes on where it was, and several processes (`accelerate launch`, `torchrun`) share the pictures:
-what is done is in the folder, one JSON line and one NPZ for each picture, and the scores are computed from that alone,
-in the order of the pictures' names.
+The folder has a JSON line and an NPZ file for each picture that is done, and the scores are computed from these alone,
+in the order of the pictures' names. So an evaluation that was stopped can be continued, and several processes
+(`accelerate launch`, `torchrun`) can share the pictures.
 """
 
 import json
@@ -30,46 +30,46 @@ ROWS_PER_BATCH = 16  # fixed, so that rounding does not depend on the memory tha
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated: the folder of a run belongs to one of these."""
+    """What is evaluated. A folder of results belongs to one evaluation."""
 
     dataset: str
     train: str | None
-    """Where the modified protocol's concepts come from; without it that protocol is left out."""
+    """The dataset that the modified protocol learns its concepts from; None leaves that protocol out."""
     model: str
     settings: Settings
     methods: tuple[str, ...]
 
     def check(self) -> None:
-        """`ValueError` for methods that there are not, or twice."""
+        """Raises `ValueError` for a method that does not exist or is named twice."""
         if unknown := [name for name in self.methods if name not in METHODS]:
-            raise ValueError(f"there is no method {unknown[0]!r}; there are {', '.join(METHODS)}")
+            raise ValueError(f"there is no method {unknown[0]!r}; choose from {', '.join(METHODS)}")
         if len(set(self.methods)) < len(self.methods):
-            raise ValueError("a method is named twice")
+            raise ValueError("each method can be named only once")
 
 
 def processes() -> PartialState:
-    """This process among those that `accelerate launch` or, without a GPU, `torchrun` has started."""
+    """This process among those started by `accelerate launch` or, without a GPU, `torchrun`."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def claim(out: Path, evaluation: Evaluation) -> None:
-    """Make `out` the folder of this evaluation; `ValueError` if it is another's."""
+    """Makes `out` the folder of this evaluation. Raises `ValueError` if it holds another one."""
     evaluation.check()
     out.mkdir(parents=True, exist_ok=True)
     described, file = json.loads(json.dumps(asdict(evaluation))), out / "evaluation.json"
     if file.exists() and (found := json.loads(file.read_text())) != described:
         changed = ", ".join(key for key in described if found.get(key) != described[key])
-        raise ValueError(f"{out} holds another evaluation (its {changed} differs): choose another folder")
+        raise ValueError(f"{out} holds an evaluation with other {changed}: choose another folder")
     file.write_text(json.dumps(described, indent=1) + "\n")
 
 
 def run(
     pipe: EmerDiffPipeline, evaluation: Evaluation, dataset: Dataset, train: Dataset | None, out: Path
 ) -> Iterator[tuple[int, int]]:
-    """Do this process's share of the pictures that `out` lacks; yields how many of how many are done, after each.
+    """Evaluates this process's share of the pictures that `out` lacks; yields the number done and the total after each.
 
-    A picture that fails is written down with the reason, and the others go on. The end is reached when all
-    processes have reached theirs.
+    A picture that fails is recorded with the reason, and the others are still evaluated. The generator ends when those
+    of all processes do.
     """
     state = processes()
     if state.is_main_process:
@@ -81,17 +81,17 @@ def run(
     tasks = [("pictures", name, dataset) for name in dataset.names]
     tasks += [("train", name, train) for name in (train.names if train else ())]
     tasks = [task for task in tasks if task[:2] not in done][state.process_index :: state.num_processes]
-    state.wait_for_everyone()  # no process writes before all have read
+    state.wait_for_everyone()  # no process writes until all have read
     with (out / f"lines-{state.process_index}.jsonl").open("a") as log:
         if log.tell():
-            log.write("\n")  # the last line may have been cut off
+            log.write("\n")  # the last line may be incomplete
         for i, (kind, name, source) in enumerate(tasks):
             line = {"kind": kind, "picture": name}
             try:
                 image, truth = source.load(name)
-                do = _learn if kind == "train" else _judge
+                do = _learn if kind == "train" else _score
                 line |= do(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
-            except Exception as error:  # whatever it is, the other pictures are still judged
+            except Exception as error:  # whatever it is, it only concerns this picture
                 line["error"] = in_a_line(error)
             log.write(json.dumps(line) + "\n")
             log.flush()
@@ -99,8 +99,8 @@ def run(
     state.wait_for_everyone()
 
 
-def _judge(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, num_classes: int) -> dict:
-    """Segment a picture with every method and keep their tables; returns its line: seconds and scores."""
+def _score(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, num_classes: int) -> dict:
+    """Segments a picture with every method and saves the tables; returns seconds and scores for its line."""
     begin = time.perf_counter()
     result = pipe(image, evaluation.settings, rows_per_batch=ROWS_PER_BATCH)
     own_seconds = time.perf_counter() - begin
@@ -126,7 +126,7 @@ def _judge(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, n
 
 
 def _learn(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, num_classes: int) -> dict:
-    """Keep the sums of the features of each class's pixels."""
+    """Saves the sums of the features of each class's pixels."""
     features = pipe.features(image, evaluation.settings)
     sums, pixels = scoring.pooled(truth.astype(int), features, num_classes)
     present = np.flatnonzero(pixels)
@@ -142,7 +142,7 @@ def _save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def lines(out: Path) -> list[dict]:
-    """The lines of all processes, by kind and picture; one that was cut off is as if it were not there."""
+    """The lines of all processes, sorted by kind and picture, without incomplete ones."""
     found = {}
     for file in sorted(out.glob("lines-*.jsonl")):
         for text in file.read_text().splitlines():
@@ -158,16 +158,16 @@ def lines(out: Path) -> list[dict]:
 
 
 def summarize(out: Path) -> dict:
-    """Scores of each method under each protocol, 0 to 1, and how far EmerDiff's exceed them, with 95 % intervals.
+    """Scores of each method under each protocol, 0 to 1, and EmerDiff's gains over them, with 95 % intervals.
 
-    `{"pictures": n, "errors": {...}, "scores": {method: {score: value}}, "gains": {method: {score: [gain, low,
-    high]}}}`; gains are EmerDiff's over the method.
+    Returns `{"pictures": n, "errors": {...}, "scores": {method: {score: value}}, "gains": {method: {score: [gain, low,
+    high]}}}`.
     """
     evaluation, done = json.loads((out / "evaluation.json").read_text()), lines(out)
     errors = {line["picture"]: line["error"] for line in done if "error" in line}
     names = [line["picture"] for line in done if line["kind"] == "pictures" and "error" not in line]
     if not names:
-        raise ValueError(f"no picture could be evaluated: {next(iter(errors.values()), 'there is none')}")
+        raise ValueError(f"no picture could be evaluated: {next(iter(errors.values()), 'there are none')}")
     concepts = _concepts(out, [line["picture"] for line in done if line["kind"] == "train" and "error" not in line])
     measured = {method: _measure(out, names, method, concepts) for method in evaluation["methods"]}
     seconds = {
@@ -191,7 +191,7 @@ def summarize(out: Path) -> dict:
 
 
 def _measure(out: Path, names: Sequence[str], method: str, concepts: np.ndarray | None) -> dict:
-    """By the score's name: the function of pictures that gives it, and what of each picture that needs."""
+    """By name of the score: a function of arrays (n, ...) that computes it, and its array for these pictures."""
     tables = []
     for name in names:
         with np.load(out / "pictures" / f"{name}.npz") as kept:
@@ -208,7 +208,7 @@ def _measure(out: Path, names: Sequence[str], method: str, concepts: np.ndarray 
 
 
 def _concepts(out: Path, names: Sequence[str]) -> np.ndarray | None:
-    """Mean feature of each class, (classes, c), NaN for those that no picture has; None without pictures."""
+    """Mean feature of each class, (classes, c), NaN for classes in none of the pictures; None without pictures."""
     sums: dict[int, np.ndarray] = {}
     pixels: dict[int, float] = {}
     for name in names:
@@ -224,7 +224,7 @@ def _concepts(out: Path, names: Sequence[str]) -> np.ndarray | None:
 
 
 def markdown(summary: Mapping) -> str:
-    """The scores as a Markdown table: per cent, and EmerDiff's gain over the others with its interval."""
+    """The scores as a Markdown table, in per cent, with EmerDiff's gain over each method and its interval."""
     columns = [name for name in next(iter(summary["scores"].values())) if name != "seconds"]
     rows = [["", *columns, "seconds"], ["---"] * (len(columns) + 2)]
     for method, scores in summary["scores"].items():
@@ -239,7 +239,7 @@ def markdown(summary: Mapping) -> str:
 
 
 def figure(summary: Mapping) -> Figure:
-    """A panel for each score; a bar for each method, with the interval of EmerDiff's gain drawn on it."""
+    """A panel for each score with a bar for each method, on which the interval of EmerDiff's gain is drawn."""
     columns = [name for name in next(iter(summary["scores"].values())) if name != "seconds"]
     methods = list(summary["scores"])
     shown = Figure(figsize=(2.1 * len(columns), 0.4 * len(methods) + 1.2), layout="constrained")
@@ -255,5 +255,5 @@ def figure(summary: Mapping) -> Figure:
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
-    shown.supxlabel("per cent; lines: 95 % of where the method lies, seen from EmerDiff", fontsize=8)
+    shown.supxlabel("per cent; lines: 95 % interval of the difference from EmerDiff", fontsize=8)
     return shown

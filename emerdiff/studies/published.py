@@ -1,7 +1,7 @@
-"""The published procedure, word for word and one row at a time: what tests and the benchmark compare with.
+"""The published procedure, step by step and one row at a time, for tests and the benchmark to compare with.
 
-Shares nothing with the package but the networks. Attention layers hand their queries and keys out, and take
-others in; the noise schedule is written out for Stable Diffusion's settings.
+It shares nothing with the package except the networks. Attention layers record their queries and keys or use given
+ones, and the noise schedule is written out for Stable Diffusion's settings.
 """
 
 import copy
@@ -19,8 +19,8 @@ class Control:
     """What the attention layers do during the next call of the network."""
 
     recorded: dict | None = None  # queries and keys by layer are written here
-    injected: dict | None = None  # ... or are taken from here
-    offset: torch.Tensor | None = None  # (cells,), added to each channel of the modulated layer's output
+    injected: dict | None = None  # ... or read from here
+    offset: torch.Tensor | None = None  # (cells,), added to each channel of the perturbed layer's output
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Attention:
 
 @dataclass
 class Published:
-    """The procedure for one picture with one pipeline, whose networks are copied; `run` returns the labels."""
+    """The procedure for one picture with one pipeline, whose U-Net is copied; `run` returns the labels."""
 
     pipe: object
     picture: Image.Image
@@ -83,7 +83,7 @@ class Published:
 
     @torch.inference_mode()
     def run(self) -> np.ndarray:
-        """Labels (H, W); what led to them is in the attributes."""
+        """Labels (H, W); intermediate results are kept as attributes."""
         self.encode()
         x, z = self.invert()
         self.coarse = self.cluster()
@@ -95,7 +95,7 @@ class Published:
         return self.labels
 
     def example(self):
-        """One call of each kind: an unmodulated row, a modulated one, a decode."""
+        """One call of each kind: an unperturbed row, a perturbed one and a decoding."""
         self.encode()
         self.control.recorded = attention = {}
         self.call(self.x_0, self.t_m)
@@ -138,7 +138,7 @@ class Published:
         return a_p**0.5 * x_0 + (1 - a_p - var) ** 0.5 * eps, var
 
     def invert(self):
-        """x_t and z_t of the whole grid."""
+        """x_t and z_t of all timesteps in the grid."""
         generator = torch.Generator().manual_seed(self.seed)
         x = {t: self.add_noise(t, generator) for t in self.grid}
         z = {}

@@ -1,8 +1,8 @@
-"""Scores of segmentations: how segments, which have no names, are given classes, and how they are judged then.
+"""Scores of segmentations: how segments, which have no names, are given classes, and how these are scored.
 
 A protocol turns the tables of a dataset's pictures into outcomes (n, 3, classes): for each picture and class, the
-pixels that are rightly of it, truly of it, and said to be of it. mIoU is that of their sum over the dataset, averaged
-over the classes that the truth has. Void pixels are in no table.
+number of pixels that are correctly given it, that truly have it, and that are given it. mIoU is computed from their
+sum over the dataset and averaged over the classes in the ground truth. Void pixels are in no table.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,18 @@ TOLERANCES = (1, 2, 4)  # pixels, of boundary F
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What the scores need to know of one segmented picture."""
+    """What the scores need to know about one segmented picture."""
 
     counts: np.ndarray
-    """(segments, classes) int64: pixels of each segment by class, void aside."""
+    """(segments, classes) int64: pixels of each segment by class, without void."""
     embeddings: np.ndarray
-    """(segments, c) float32: mean low-resolution feature inside each segment, as the paper takes it."""
+    """(segments, c) float32: mean low-resolution feature inside each segment, as in the paper."""
     edges: np.ndarray
     """(tolerances, 4) int64: what `boundary_counts` counts, at each of `TOLERANCES`."""
 
 
 def tabulate(labels: np.ndarray, truth: np.ndarray, features: np.ndarray, num_classes: int) -> Table:
-    """The table of segments `labels` (H, W) of a picture with classes `truth` (H, W) and `features` (h, w, c)."""
+    """The table of a picture with segments `labels` (H, W), classes `truth` (H, W) and `features` (h, w, c)."""
     _, segments = np.unique(labels, return_inverse=True)
     segments = segments.reshape(labels.shape)
     judged = truth != VOID
@@ -42,14 +42,14 @@ def tabulate(labels: np.ndarray, truth: np.ndarray, features: np.ndarray, num_cl
     np.add.at(counts, (segments[judged], truth[judged]), 1)
     sums, pixels = pooled(segments, features, len(counts))
     embeddings = (sums / pixels[:, None]).astype(np.float32)
-    edges = np.stack([boundary_counts(segments, truth, tolerance, void=VOID) for tolerance in TOLERANCES])
+    edges = np.stack([boundary_counts(segments, truth, tolerance) for tolerance in TOLERANCES])
     return Table(counts, embeddings, edges)
 
 
 def pooled(labels: np.ndarray, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Sum of each pixel's feature (count, c) float64 and number of pixels (count,), by labels (H, W).
 
-    A pixel has the feature of its cell of `features` (h, w, c); labels from `count` on are passed over.
+    A pixel has the feature of its cell in `features` (h, w, c). Labels from `count` on are ignored.
     """
     h, w, c = features.shape
     cells = upsample_nearest(np.arange(h * w).reshape(h, w), labels.shape)[labels < count]
@@ -57,15 +57,15 @@ def pooled(labels: np.ndarray, features: np.ndarray, count: int) -> tuple[np.nda
     return shared @ features.reshape(h * w, c).astype(np.float64), shared.sum(1)
 
 
-def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int, *, void: int | None = None) -> np.ndarray:
+def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int) -> np.ndarray:
     """(4,): boundary pixels of `segments` within `tolerance` pixels of the truth's, all of them; and vice versa.
 
-    With a `void` label, boundaries within `tolerance` pixels of it are left out on both sides.
+    Boundaries within `tolerance` pixels of void are left out on both sides.
     """
     ours, theirs = boundaries(segments), boundaries(truth)
-    if void is not None and (truth == void).any():
-        judged = distance_transform_edt(truth != void) > tolerance + 1  # a boundary lies before the change
-        ours, theirs = ours & judged, theirs & judged
+    if (truth == VOID).any():
+        scored = distance_transform_edt(truth != VOID) > tolerance + 1  # a boundary lies before the change
+        ours, theirs = ours & scored, theirs & scored
     near_theirs, near_ours = (
         distance_transform_edt(~edges) <= tolerance if edges.any() else edges for edges in (theirs, ours)
     )
@@ -73,9 +73,10 @@ def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int, *, 
 
 
 def outcome(counts: np.ndarray, assigned: np.ndarray) -> np.ndarray:
-    """(3, classes) pixels of a picture with `counts` (segments, classes), whose segments are `assigned` classes.
+    """(3, classes): pixels correctly given each class, truly of it, and given it, in one picture.
 
-    Those rightly of each class, truly of it, said to be of it. Segments assigned -1 are of none: all wrong.
+    `counts` (segments, classes) are the picture's; `assigned` (segments,) is the class that each segment is given, or
+    -1 for none, which makes all its pixels wrong.
     """
     hits, predicted = np.zeros((2, counts.shape[1]), np.int64)
     named = assigned >= 0
@@ -88,14 +89,14 @@ def outcome(counts: np.ndarray, assigned: np.ndarray) -> np.ndarray:
 
 
 def majority(tables: Sequence[Table]) -> np.ndarray:
-    """Oracle: each segment takes the class that most of its pixels have. The ceiling of a partition."""
+    """Oracle: each segment gets the class of most of its pixels, which is the best that a partition can do."""
     return np.stack([outcome(table.counts, table.counts.argmax(1)) for table in tables])
 
 
 def hungarian(tables: Sequence[Table]) -> np.ndarray:
-    """By picture (as DiffSeg, arXiv 2308.12469, and DiffCut, arXiv 2406.02842, but at full resolution).
+    """One to one in each picture, as DiffSeg (arXiv 2308.12469) and DiffCut (arXiv 2406.02842), at full resolution.
 
-    Segments are matched one to one with classes, so that most pixels agree; those left over are "none", wrong.
+    Segments are matched with classes so that as many pixels as possible agree; segments left over get no class.
     """
     results = []
     for table in tables:
@@ -109,8 +110,8 @@ def hungarian(tables: Sequence[Table]) -> np.ndarray:
 def traditional(tables: Sequence[Table]) -> np.ndarray:
     """The paper's traditional protocol (as in STEGO, arXiv 2203.08414).
 
-    The embeddings of all segments of the dataset fall by k-means into as many clusters as the truth has classes;
-    these are matched one to one with the classes, so that most pixels agree.
+    k-means groups the embeddings of all segments of the dataset into as many clusters as the truth has classes. The
+    clusters are matched one to one with the classes so that as many pixels as possible agree.
     """
     counts = np.concatenate([table.counts for table in tables])
     classes = np.flatnonzero(counts.sum(0))
@@ -127,10 +128,10 @@ def traditional(tables: Sequence[Table]) -> np.ndarray:
 
 
 def modified(tables: Sequence[Table], concepts: np.ndarray) -> np.ndarray:
-    """The paper's modified protocol (its Table 2): each segment goes to the nearest concept.
+    """The paper's modified protocol (its Table 2): each segment gets the class of the nearest concept.
 
-    `concepts` (classes, c): mean feature of the pixels of each class on pictures set apart for it, NaN where it has
-    none there: no segment is then given that class.
+    `concepts` (classes, c): mean feature of the pixels of each class on pictures set apart for this; NaN for classes
+    that do not occur there, which no segment is given.
     """
     known = np.flatnonzero(np.isfinite(concepts).all(1))
     results = []
@@ -144,45 +145,43 @@ def modified(tables: Sequence[Table], concepts: np.ndarray) -> np.ndarray:
 
 
 def miou(outcomes: np.ndarray) -> float:
-    """Mean intersection over union, 0 to 1, of outcomes (n, 3, classes), summed: over the classes the truth has."""
+    """Mean intersection over union, 0 to 1, of the sum of outcomes (n, 3, classes), over the classes in the truth."""
     hits, true, predicted = outcomes.sum(0)
     present = true > 0
     return float((hits / np.maximum(true + predicted - hits, 1))[present].mean())
 
 
 def accuracy(outcomes: np.ndarray) -> float:
-    """Share of judged pixels whose class is right, 0 to 1."""
+    """Share of pixels whose class is right, 0 to 1, void excluded."""
     hits, true, _ = outcomes.sum(0)
     return float(hits.sum() / max(true.sum(), 1))
 
 
 def boundary_f(edges: np.ndarray) -> float:
-    """F of precision and recall of boundary pixels, 0 to 1, from counts (n, 4), summed."""
+    """F score of boundary pixels, 0 to 1, from the sum of counts (n, 4)."""
     hits_ours, ours, hits_theirs, theirs = edges.sum(0)
     precision, recall = hits_ours / max(ours, 1), hits_theirs / max(theirs, 1)
     return float(2 * precision * recall / max(precision + recall, 1e-12))
 
 
 def oracle(tables: Sequence[Table]) -> dict[str, float]:
-    """mIoU under `majority` and boundary F at 2 pixels: what a partition is worth, in short."""
+    """mIoU under `majority` and boundary F at 2 pixels: the quality of a partition in two numbers."""
     edges = np.stack([table.edges for table in tables])
     return {"miou": miou(majority(tables)), "boundary_f": boundary_f(edges[:, TOLERANCES.index(2)])}
 
 
-def interval(
-    score: Callable[[np.ndarray], float], ours: np.ndarray, theirs: np.ndarray, *, draws: int = 1000
-) -> tuple[float, float]:
-    """95 % bootstrap interval of score(ours) - score(theirs), both (n, ...), by drawing the same pictures for both.
+def interval(score: Callable[[np.ndarray], float], ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of score(ours) - score(theirs), both (n, ...), over the same pictures.
 
-    The classes that segments were assigned stay as they are for the whole dataset.
+    Segments keep the classes that they were given on the whole dataset.
     """
 
     def gain(drawn: np.ndarray) -> float:
         return score(ours[drawn]) - score(theirs[drawn])
 
     pictures = np.arange(len(ours))
-    if len(pictures) < 2:  # there is nothing to draw from
+    if len(pictures) < 2:  # nothing to resample
         return gain(pictures), gain(pictures)
-    found = bootstrap([pictures], gain, vectorized=False, method="percentile", n_resamples=draws, rng=0)
+    found = bootstrap([pictures], gain, vectorized=False, method="percentile", n_resamples=1000, rng=0)
     low, high = found.confidence_interval
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""What settings cost and lose: variants of them on drawn scenes, against the exact run and against the truth."""
+"""What settings cost and lose: variants on drawn scenes, compared with the exact run and with the ground truth."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from ..segmentation import Segmentation
 from ..settings import PRESETS
 from . import scoring
 
-FINE = 30  # segments of the run that is re-cut
+FINE = 30  # segments of the run that is cut to fewer
 EXACT, NAIVE, RECUT, UNION = "exact", "naive", f"re-cut from {FINE}", "exact on the re-cut's segments"
 ONE_SIDE = {"two_sided": False}
 MAGNIFIED = ONE_SIDE | {"magnified_decoding": True}
@@ -28,7 +28,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 
 
 class Tally:
-    """Adds up one variant's results."""
+    """Collects the results of one variant."""
 
     def __init__(self) -> None:
         self.tables, self.seconds, self.agreements = [], [], []
@@ -40,16 +40,16 @@ class Tally:
 
     @property
     def row(self) -> dict[str, float]:
-        """Means over the scenes, and the scores of all."""
+        """Means over the scenes, and the scores of all scenes together."""
         means = {"seconds": float(np.mean(self.seconds)), "agreement": float(np.mean(self.agreements))}
         return means | scoring.oracle(self.tables) | {"hungarian": scoring.miou(scoring.hungarian(self.tables))}
 
 
 def sweep(pipe: EmerDiffPipeline, seeds: Sequence[int], num_segments: int) -> Iterator[dict[str, dict[str, float]]]:
-    """Rows by name after each scene: seconds, agreement with the exact run, mIoU and boundary F (0 to 1).
+    """After each scene yields rows by name: seconds, agreement with the exact run, and scores from 0 to 1.
 
-    The variants, naive upsampling, and a run of `FINE` segments re-cut; also an exact run on the very segments that
-    it was cut to, whose agreement is that with the re-cut.
+    There is a row for each variant, for naive upsampling, and for a run of `FINE` segments that is cut to fewer. A last
+    one is an exact run that starts from the cut's own coarse map; its agreement is with the cut.
     """
     tallies = {name: Tally() for name in (*VARIANTS, NAIVE, RECUT, UNION)}
     for seed in seeds:
@@ -77,7 +77,7 @@ def sweep(pipe: EmerDiffPipeline, seeds: Sequence[int], num_segments: int) -> It
 
 
 def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Seconds against mIoU and boundary F; presets are named, and naive upsampling is a line."""
+    """mIoU and boundary F over seconds, with presets named and naive upsampling as a line."""
     shown = Figure(figsize=(9, 3.8), layout="constrained")
     panels = shown.subplots(1, 2)
     seconds = [rows[name]["seconds"] for name in VARIANTS]
@@ -95,7 +95,7 @@ def figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
                 panel.annotate(preset, (x, y), (0, 9), textcoords="offset points", ha="center", color="C0")
         panel.axhline(100 * rows[NAIVE][score], color="C3", linestyle="--", linewidth=1, label="naive upsampling")
         ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if min(seconds) / 2 < t < 2 * max(seconds)]
-        panel.set(xscale="log", xlabel="seconds a picture", ylabel=f"{title}, %")
+        panel.set(xscale="log", xlabel="seconds per picture", ylabel=f"{title}, %")
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
         panel.margins(0.12, 0.2)
