@@ -36,19 +36,21 @@ def response(minus: Tensor, plus: Tensor, smoothing: float) -> Tensor:
     return gaussian_blur(plus - minus, smoothing)
 
 
-def label(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and confidence of each pixel from difference maps (k, H, W).
+def label(differences: np.ndarray) -> np.ndarray:
+    """Labels (H, W) int32 from difference maps (k, H, W): at each pixel the segment of the largest difference."""
+    return _largest(differences)
 
-    The label, int32, is the cluster of the largest difference; the confidence, float32 in [0, 1], is how
-    far the second largest falls short of it, as a share of it (0 where all differences are 0).
+
+def confidence(differences: np.ndarray) -> np.ndarray:
+    """Confidence (H, W) in [0, 1] of the labels from difference maps (k, H, W).
+
+    It is how far the second largest difference falls short of the largest, as a share of it; 0 where all are 0.
     """
-    labels = differences.argmax(0).astype(np.int32)
-    best, second = np.zeros((2, *labels.shape), differences.dtype)
+    best, second = np.zeros((2, *differences.shape[1:]), differences.dtype)
     for d in differences:
         np.maximum(second, np.minimum(best, d), out=second)
         np.maximum(best, d, out=best)
-    confidence = np.divide(best - second, best, out=np.zeros_like(best), where=best > 0)
-    return labels, confidence
+    return np.divide(best - second, best, out=np.zeros_like(best), where=best > 0)
 
 
 def label_at(differences: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 from scipy.cluster.hierarchy import cut_tree, ward
 
-from .masks import label, upsample_naive
 from .segmentation import Segmentation
 
 
@@ -60,28 +59,17 @@ def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
     values, groups = np.unique(groups, return_inverse=True)
     if len(groups) != len(fine.responses):
         raise ValueError(f"groups must have a number for each of {len(fine.responses)} segments, not {len(groups)}")
-    k, height, width = len(values), *fine.labels.shape
-    responses = np.empty((k, 3, height, width), np.float16)
-    differences = np.empty((k, height, width), np.float32)
+    k = len(values)
+    responses, known = np.empty((k, *fine.responses.shape[1:]), fine.responses.dtype), np.ones(k, bool)
     for group in range(k):
-        members = np.flatnonzero(groups == group)
-        if len(members) == 1:
-            responses[group], differences[group] = fine.responses[members[0]], fine.differences[members[0]]
-        else:
-            total = fine.responses[members].sum(0, dtype=np.float32)
-            responses[group], differences[group] = total, np.linalg.norm(total, axis=0)
-    labels, confidence = label(differences)
-    coarse = groups[fine.coarse_labels].astype(np.int32)
+        responses[group] = fine.responses[groups == group].sum(0, dtype=np.float32)
+        known[group] = fine.known is None or fine.known[groups == group].all()
+    merged = f"Cut from {len(groups)} segments by adding their responses."
     return replace(
         fine,
-        labels=labels,
-        coarse_labels=coarse,
+        coarse_labels=groups[fine.coarse_labels].astype(np.int32),
         responses=responses,
-        differences=differences,
-        naive_labels=upsample_naive(coarse, k, (height, width)),
-        confidence=confidence,
         settings=replace(fine.settings, num_segments=k),
-        notes=fine.notes
-        if k == len(groups)
-        else (*fine.notes, f"Cut from {len(groups)} segments by adding their responses."),
+        notes=fine.notes if k == len(groups) else (*fine.notes, merged),
+        known=None if known.all() else known,
     )

@@ -1,10 +1,11 @@
-"""What a run returns."""
+"""What a run returns: what the network found of a picture, and what follows from it."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
-from .masks import label_at, upsample_naive
+from .masks import confidence, label, label_at, upsample_naive
 from .settings import Settings
 
 
@@ -12,25 +13,18 @@ from .settings import Settings
 class Segmentation:
     """The segments of one picture. H x W is the size the network saw, h x w its low-resolution grid.
 
-    Segment i has the same number in every array; a segment may have no pixels in `labels`.
+    Segment i has the same number in every array; a segment may have no pixels in `labels`. The fields are what the
+    network found. All else follows from them: it is computed at the first use, and kept.
     """
 
     image: np.ndarray
     """(H, W, 3) uint8 RGB: the picture as the network saw it."""
-    labels: np.ndarray
-    """(H, W) int32 in 0..k-1: EmerDiff's segment of each pixel."""
     coarse_labels: np.ndarray
     """(h, w) int32: the k-means cluster of each grid cell."""
     features: np.ndarray
     """(h, w, c) float32: the queries that were clustered."""
     responses: np.ndarray
-    """(k, 3, H, W) float16: how each pixel changes from one modulation of each segment to the other, blurred."""
-    differences: np.ndarray
-    """(k, H, W) float32 >= 0: the size of that change over RGB."""
-    naive_labels: np.ndarray
-    """(H, W) int32: the coarse labels upsampled, the paper's baseline."""
-    confidence: np.ndarray
-    """(H, W) float32 in [0, 1]: by what share of the largest difference the second largest falls short of it."""
+    """(k, 3, H, W) float16: how each pixel changes from one perturbation of each segment to the other, blurred."""
     original_size: tuple[int, int]
     """(width, height) of the picture that was handed in."""
     settings: Settings
@@ -39,6 +33,37 @@ class Segmentation:
     """The checkpoint's name or folder."""
     notes: tuple[str, ...] = ()
     """What was made of the picture or changed in the settings, and why, as sentences."""
+    known: np.ndarray | None = None
+    """(k,) bool: in a sketch of a run that goes on, which of the responses are known; the others are 0. None: all.
+
+    Where the naive label is a segment whose response is not known, it is also the label, and the confidence is 0."""
+
+    @cached_property
+    def differences(self) -> np.ndarray:
+        """(k, H, W) float32 >= 0: the size of the responses over RGB."""
+        return np.linalg.norm(self.responses.astype(np.float32), axis=1)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(H, W) int32 in 0..k-1: EmerDiff's segment of each pixel, that of the largest difference."""
+        labels = label(self.differences)
+        return labels if self.known is None else np.where(self._judged, labels, self.naive_labels)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """(H, W) float32 in [0, 1]: how far the second largest difference falls short of the largest, as a share."""
+        shares = confidence(self.differences)
+        return shares if self.known is None else np.where(self._judged, shares, 0)
+
+    @cached_property
+    def naive_labels(self) -> np.ndarray:
+        """(H, W) int32: the coarse labels upsampled, the paper's baseline."""
+        return upsample_naive(self.coarse_labels, self.settings.num_segments, self.image.shape[:2])
+
+    @property
+    def _judged(self) -> np.ndarray:
+        """(H, W) bool: the pixels of a sketch whose naive label is a segment with a known response."""
+        return self.known[self.naive_labels]
 
     @property
     def labels_at_original_size(self) -> np.ndarray:

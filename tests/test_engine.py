@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import Attention
 
 import emerdiff
-from emerdiff import EmerDiffPipeline, attention, pipeline
+from emerdiff import EmerDiffPipeline, attention, autoencoder
 from emerdiff.attention import SharedAttention, shared_attention
 from emerdiff.batches import Results, in_batches
 from emerdiff.hooks import edit, reach
@@ -250,7 +250,7 @@ def test_magnified_decoding_keeps_changes_that_half_precision_would_drown(miniat
         changed = replace(reading, settings=replace(settings, magnified_decoding=True))
         with pytest.MonkeyPatch.context() as patch:
             if not magnified:
-                patch.setattr(pipeline, "magnification", lambda changes: torch.ones(len(changes), 1, 1, 1))
+                patch.setattr(autoencoder, "magnification", lambda changes: torch.ones(len(changes), 1, 1, 1))
             responses = value_of(half.segment(changed)).responses.astype(float)
         return np.linalg.norm(responses - whole) / np.linalg.norm(whole)
 

@@ -20,7 +20,6 @@ from scipy.ndimage import gaussian_filter
 from emerdiff import Segmentation, Settings
 from emerdiff.drawing import overlay, palette
 from emerdiff.exporting import OPACITY, Legend, coco, cutout, export
-from emerdiff.masks import label, upsample_naive
 
 K = 5
 NAMES = ("../../etc/passwd", "<script>alert(1)</script>", "🌳 Bäume", "two\nlines", "")
@@ -34,17 +33,12 @@ def result(picture):
     generator = np.random.default_rng(0)
     differences = gaussian_filter(generator.random((K, 64, 128), np.float32), (0, 3, 3))
     differences[ABSENT] = 0
-    labels, confidence = label(differences)
     coarse = generator.integers(0, K, (8, 16), np.int32)
     return Segmentation(
         image=np.asarray(picture.resize((128, 64))),
-        labels=labels,
         coarse_labels=coarse,
         features=generator.random((8, 16, 4), np.float32),
-        responses=generator.random((K, 3, 64, 128), np.float32).astype(np.float16),
-        differences=differences,
-        naive_labels=upsample_naive(coarse, K, (64, 128)),
-        confidence=confidence,
+        responses=np.repeat(differences[:, None], 3, axis=1).astype(np.float16),
         original_size=picture.size,
         settings=quick(num_segments=K, image_area=128 * 64, strength=2.5),
         model="miniature",
@@ -105,7 +99,7 @@ def test_members_are_named_by_the_picture_and_numbers_whatever_the_segments_are_
 
 def test_no_two_exports_fall_on_each_other(result, legend, picture, tmp_path):
     """Neither their files, where case does not count, nor the ids of their images and annotations."""
-    others = replace(result, differences=result.differences[::-1].copy())
+    others = replace(result, responses=result.responses[::-1].copy())
     exports = [  # what differs may be the name, only in what is stripped of others; the picture; or the labels
         *((result, picture, name) for name in ("a.png", "A.png", "a_overlay.png", "a_labels.jpg", "", "b" * 300)),
         *((result, picture, "b" * 300 + "c"),),

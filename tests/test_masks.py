@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import convolve
 
 from emerdiff.drawing import indexed_png, overlay, palette
-from emerdiff.masks import gaussian_blur, label, label_at, magnification, response, upsample_naive
+from emerdiff.masks import confidence, gaussian_blur, label, label_at, magnification, response, upsample_naive
 
 
 def kernel_3x3() -> np.ndarray:
@@ -78,14 +78,14 @@ def test_a_pixels_label_is_its_largest_difference_and_confidence_the_share_by_wh
     differences[:, 0, 1] = 2, 5, 5  # a tie: the first
     differences[:, 0, 2] = 0, 0, 0  # nothing changes
     differences[:, 0, 3] = 0, 0, 8  # one alone
-    labels, confidence = label(differences)
+    labels, shares = label(differences), confidence(differences)
     assert labels.tolist() == [[0, 1, 0, 2]] and labels.dtype == np.int32
-    assert confidence.tolist() == [[0.25, 0, 0, 1]] and confidence.dtype == np.float32
+    assert shares.tolist() == [[0.25, 0, 0, 1]] and shares.dtype == np.float32
 
 
 def test_labels_at_the_same_size_are_the_labels():
     differences = np.random.default_rng(0).random((5, 12, 20), np.float32)
-    np.testing.assert_array_equal(label_at(differences, (20, 12)), label(differences)[0])
+    np.testing.assert_array_equal(label_at(differences, (20, 12)), label(differences))
 
 
 def test_labels_at_twice_the_size_agree_inside_segments_and_part_at_the_true_border():

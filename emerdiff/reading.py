@@ -1,0 +1,173 @@
+"""A picture as the network gets it, and as the network has read it."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from diffusers import SchedulerMixin
+from PIL import Image
+from torch import Tensor
+
+from .inversion import Inversion, Step, sampling_steps, thinned
+from .layers import Layers
+from .picture import Picture, read_picture, size_for_network
+from .segmentation import Segmentation
+from .settings import Settings
+
+OF_INVERSION = (  # settings that the inversion and what it records follow from
+    "seed",
+    "feature_layer",
+    "modulation_timestep",
+    "num_inference_steps",
+    "replay_steps",
+    "attention_injection",
+)
+OF_FEATURES = ("seed", "feature_layer", "feature_timestep", "feature_draws")
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Settings as a model can run them."""
+
+    settings: Settings
+    """As used: timesteps on the grid, `image_area` filled in."""
+    steps: tuple[Step, ...]
+    """From t_m down."""
+    notes: tuple[str, ...]
+    """What was changed in the settings, and why, as sentences."""
+
+    @property
+    def inverts_a_draw(self) -> bool:
+        """Whether the inversion's last row is also the first draw of features."""
+        return self.settings.feature_timestep == self.steps[-1].t
+
+    @property
+    def rows_to_read(self) -> int:
+        """U-Net rows for all that no segment changes."""
+        return len(self.steps) + self.settings.feature_draws - self.inverts_a_draw
+
+    @property
+    def rows(self) -> int:
+        """U-Net rows of a run."""
+        sides = 2 if self.settings.two_sided else 1
+        return self.rows_to_read + sides * self.settings.num_segments * len(self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen(Fitted):
+    """A picture and settings as the network gets them; `notes` tell also what was made of the picture."""
+
+    picture: Image.Image
+    """As the network sees it."""
+    original_size: tuple[int, int]
+    """(width, height) of the picture that was handed in."""
+    grid: tuple[int, int]
+    """(h, w) of the low-resolution grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading(Seen):
+    """A picture as the network has read it: what a run needs before any segment is perturbed."""
+
+    prompt: Tensor
+    """The empty one, encoded."""
+    x_0: Tensor
+    """The picture's latents, (1, 4, H / 8, W / 8) for Stable Diffusion."""
+    inversion: Inversion
+    features: np.ndarray
+    """(h, w, c) float32."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, nearly all for what the inversion recorded."""
+        recorded = (tensor for inverted in self.inversion.steps for tensor in inverted.recorded.values())
+        return sum(tensor.nbytes for tensor in recorded)
+
+    def blank(self, coarse_labels: np.ndarray, model: str) -> Segmentation:
+        """The segmentation of which only the coarse labels (h, w) are known, and no response."""
+        k, image = self.settings.num_segments, np.asarray(self.picture)
+        return Segmentation(
+            image=image,
+            coarse_labels=coarse_labels,
+            features=self.features,
+            responses=np.zeros((k, 3, *image.shape[:2]), np.float16),
+            original_size=self.original_size,
+            settings=self.settings,
+            model=model,
+            notes=self.notes,
+            known=np.zeros(k, bool),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What of an earlier reading holds for a picture and settings; None for what does not."""
+
+    x_0: Tensor | None = None
+    inversion: Inversion | None = None
+    features: np.ndarray | None = None
+
+
+def known(previous: Reading | None, seen: Seen) -> Known:
+    if previous is None or previous.picture != seen.picture:
+        return Known()
+
+    def holds(names: tuple[str, ...]) -> bool:
+        return all(getattr(seen.settings, name) == getattr(previous.settings, name) for name in names)
+
+    return Known(
+        previous.x_0,
+        previous.inversion if holds(OF_INVERSION) else None,
+        previous.features if holds(OF_FEATURES) else None,
+    )
+
+
+def fit(settings: Settings, scheduler: SchedulerMixin, layers: Layers, native_side: int) -> Fitted:
+    """The settings as a model with these parts can run them; raises `ValueError` where it cannot."""
+    last = len(layers.features) - 1
+    if settings.feature_layer > last:
+        raise ValueError(f"feature_layer must be from 0 to {last} for this model, not {settings.feature_layer}")
+    grid = sampling_steps(scheduler, settings.num_inference_steps)
+    t_m = min((step.t for step in grid), key=lambda t: abs(t - settings.modulation_timestep))
+    notes = ()
+    if t_m != settings.modulation_timestep:
+        notes = (
+            f"Modulation timestep {settings.modulation_timestep} is not on the grid of "
+            f"{settings.num_inference_steps} sampling steps; the nearest, {t_m}, was used.",
+        )
+    steps = tuple(step for step in grid if step.t <= t_m)
+    if settings.replay_steps:
+        steps = thinned(steps, settings.replay_steps)
+        settings = replace(settings, replay_steps=len(steps))
+    area = settings.image_area or native_side**2
+    return Fitted(replace(settings, modulation_timestep=t_m, image_area=area), steps, notes)
+
+
+def see(image: Picture, fitted: Fitted, *, cell: int, multiple: int) -> Seen:
+    """The picture at the size for the network: sides of a `multiple` of pixels, in grid cells of `cell` pixels a side.
+
+    Raises `ValueError` for a picture that cannot be read or has fewer cells than there are segments.
+    """
+    opened, settings = read_picture(image), fitted.settings
+    original = opened.picture
+    size = size_for_network(original.size, settings.image_area, keep_aspect=settings.keep_aspect, multiple=multiple)
+    height, width = grid = tuple(side // cell for side in reversed(size))
+    if settings.num_segments > math.prod(grid):
+        raise ValueError(
+            f"num_segments is {settings.num_segments}, but this picture's low-resolution grid has only "
+            f"{width} x {height} = {width * height} cells: choose at most that many, or a larger image_area"
+        )
+    picture = original.resize(size, Image.Resampling.LANCZOS)
+    notes = (*opened.notes, *fitted.notes)
+    return Seen(settings, fitted.steps, notes, picture=picture, original_size=original.size, grid=grid)
+
+
+def check_coarse(labels: np.ndarray, seen: Seen) -> None:
+    """Raises `ValueError` where `labels` are not of k segments on the grid."""
+    (height, width), last = seen.grid, seen.settings.num_segments - 1
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != seen.grid or not whole or labels.min() < 0 or labels.max() > last:
+        raise ValueError(
+            f"coarse_labels must be whole numbers from 0 to {last} (num_segments - 1) on this picture's "
+            f"low-resolution grid, {height} rows of {width}"
+        )
