@@ -18,8 +18,8 @@ from PIL import Image
 
 import app
 import emerdiff
-from emerdiff.miniature.scenes import draw_scene
 from emerdiff.batches import MOST_ROWS
+from emerdiff.miniature.scenes import draw_scene
 from explorer import gpu, links, runs
 from explorer import examples as example_store
 from explorer.examples import examples, stored
