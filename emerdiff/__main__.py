@@ -13,7 +13,8 @@ from . import __version__
 from .errors import in_a_line
 from .filenames import distinct_stems, printable
 from .options import add_dtype, add_model, add_settings, open_folder, open_model
-from .pipeline import EmerDiffPipeline, Progress
+from .pipeline import EmerDiffPipeline
+from .progress import Progress
 from .settings import Settings
 from .studies import commands as studies
 from .terminal import Unfailing, say

@@ -20,7 +20,8 @@ from ..batches import Results
 from ..loading import cast, fast_dtype
 from ..matching import agreement
 from ..miniature.model import new_scheduler, new_tokenizer
-from ..pipeline import MODULATING, EmerDiffPipeline
+from ..pipeline import EmerDiffPipeline
+from ..progress import MODULATING
 from ..settings import PRESETS, Settings
 from .published import Published
 
