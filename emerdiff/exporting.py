@@ -139,7 +139,7 @@ def export(
     """
     if picture.size != result.original_size:
         segmented, given = ("{} x {}".format(*size) for size in (result.original_size, picture.size))
-        raise ValueError(f"the picture must be {segmented} pixels, like the one that was segmented, not {given}")
+        raise ValueError(f"the picture must be as large as the one segmented, {segmented} pixels, not {given}")
     if len(legend.names) != result.settings.num_segments:
         raise ValueError(f"{result.settings.num_segments} segments need as many names, not {len(legend.names)}")
     part = file.with_name(f"{file.name}.part")
