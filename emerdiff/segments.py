@@ -44,7 +44,7 @@ def draw_features(
     return torch.stack(queries).mean(0).cpu().numpy()
 
 
-def cluster(features: np.ndarray, num_segments: int, n_init: int | str) -> np.ndarray:
+def cluster(features: np.ndarray, num_segments: int, n_init: int) -> np.ndarray:
     """The cluster, int32, of each feature (..., c); the notebook's seed, so that results can be compared."""
     kmeans = KMeans(num_segments, init="k-means++", n_init=n_init, algorithm="lloyd", random_state=1234)
     return kmeans.fit_predict(features.reshape(-1, features.shape[-1])).reshape(features.shape[:-1])

@@ -1,7 +1,7 @@
-"""What a run can be told, with the paper's values as defaults."""
+"""The settings of a run, with the paper's values as defaults, and presets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from numbers import Real
 
 
@@ -11,16 +11,16 @@ def _bounded(default, low: float, high: float):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one run. Every field is checked; a bad one raises `ValueError` with the allowed range.
+    """The settings of one run. Every field is checked; a value that is not allowed raises `ValueError` with the range.
 
-    Defaults are the paper's (arXiv 2401.11739) or, where it is silent, its authors' notebook's. A model may
-    have defaults of its own: `pipe.settings(num_segments=12)` starts from those.
+    The defaults are the paper's (arXiv 2401.11739) or, where it is silent, those of its authors' notebook. A model may
+    have its own defaults: `pipe.settings(num_segments=12)` starts from those.
     """
 
     num_segments: int = _bounded(20, 2, 256)
     """k, the number of clusters; at most the number of cells of the low-resolution grid."""
     feature_timestep: int = _bounded(1, 0, 999)
-    """t_f, where the features are read. Need not lie on the sampling grid."""
+    """t_f, where the features are read; it need not lie on the sampling grid."""
     feature_draws: int = _bounded(1, 1, 1000)
     """Independent noise draws whose features are averaged (the notebook uses 100). The first is free at t_f = 1."""
     feature_layer: int = _bounded(0, 0, 9)
@@ -34,19 +34,19 @@ class Settings:
     num_inference_steps: int = _bounded(50, 2, 1000)
     """Steps of the whole sampling grid, of which those from t_m down are run."""
     replay_steps: int | None = _bounded(None, 1, 1000)
-    """How many of those are run, evenly spaced, t_m and the last among them; None: all. 1 is t_m alone."""
+    """How many of those are run, evenly spaced, from t_m to the last; None: all of them. 1 is t_m alone."""
     two_sided: bool = True
-    """Compare -lambda with +lambda, as the paper does; or else +lambda with the picture as it is."""
-    kmeans_n_init: int | str = _bounded(100, 1, 1000)
-    """Restarts of k-means, the notebook's 100; "auto" is scikit-learn's choice."""
+    """Compare -lambda with +lambda, as the paper does; False: compare +lambda with the unperturbed picture."""
+    kmeans_n_init: int = _bounded(100, 1, 1000)
+    """Runs of k-means, of which the best is kept; the notebook makes 100."""
     image_area: int | None = _bounded(None, 64 * 64, 4096 * 4096)
-    """Pixels of the picture the network sees, about; None: the model's native side squared."""
+    """Approximate number of pixels of the picture the network sees; None: the model's native side squared."""
     magnified_decoding: bool = False
-    """Where the network runs in half precision, decode in it too, with changes magnified so that rounding is small."""
+    """If the network runs in half precision, decode in it too, with the changes magnified beyond its rounding."""
     keep_aspect: bool = True
-    """Keep the aspect ratio (sides become multiples of 64), or squash the picture into a square."""
+    """Keep the aspect ratio, with sides that are multiples of 64; False: squash the picture into a square."""
     attention_injection: bool = True
-    """Replay with the queries and keys of the unmodulated replay; without it fine structure is lost."""
+    """Replay with the queries and keys of the unperturbed replay; without them fine structure is lost."""
     seed: int = _bounded(42, 0, 2**63 - 1)
     """Seed of the noise."""
 
@@ -65,21 +65,21 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     "fast": {"two_sided": False, "replay_steps": 6},
     "preview": {"two_sided": False, "replay_steps": 3, "magnified_decoding": True},
 }
-"""What is changed for speed; `exact` is the published procedure. README says what each costs and loses."""
+"""What each preset changes for speed; `exact` is the published procedure. Costs and scores are in docs/results.md."""
 
 
-def _checked(f, value):
-    """The value as the field's plain Python type, or ValueError."""
-    if f.type is bool:
+def _checked(f: Field, value: object) -> bool | int | float | None:
+    """The value as a plain Python value of the field's type, or `ValueError`."""
+    kind = int if f.default is None else type(f.default)  # the annotation may be a string
+    if kind is bool:
         if isinstance(value, bool):
             return value
         raise ValueError(f"{f.name} must be True or False, not {value!r}")
-    if (f.default is None and value is None) or (f.name == "kmeans_n_init" and value == "auto"):
-        return value
+    if f.default is None and value is None:
+        return None
     low, high = f.metadata["range"]
-    plain, noun = (float, "number") if f.type is float else (int, "whole number")
-    also = " or None" if f.default is None else ' or "auto"' if f.name == "kmeans_n_init" else ""
+    noun, or_none = "number" if kind is float else "whole number", " or None" if f.default is None else ""
     in_range = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high  # NaN is not
-    if not in_range or (plain is int and value != int(value)):  # 20.0 is 20, as JSON and sliders send it
-        raise ValueError(f"{f.name} must be a {noun} from {low} to {high}{also}, not {value!r}")
-    return plain(value)
+    if not in_range or (kind is int and value != int(value)):  # 20.0 is 20: JSON and sliders send it so
+        raise ValueError(f"{f.name} must be a {noun} from {low} to {high}{or_none}, not {value!r}")
+    return kind(value)

@@ -114,7 +114,7 @@ def test_one_good_picture_gives_status_0_under_its_plain_name(capsys, checkpoint
         (["--num-segments", "1"], "num_segments must be a whole number from 2 to 256, not 1"),
         (["--strength", "nan"], "strength must be a number from 0 to 1000, not nan"),
         (["--smoothing", "much"], "smoothing must be a number from 0 to 20, not 'much'"),
-        (["--kmeans-n-init", "2.5"], 'kmeans_n_init must be a whole number from 1 to 1000 or "auto", not 2.5'),
+        (["--kmeans-n-init", "2.5"], 'kmeans_n_init must be a whole number from 1 to 1000, not 2.5'),
     ],
 )
 def test_a_bad_setting_gives_status_1_and_its_range(capsys, checkpoint, tmp_path, option, expected):

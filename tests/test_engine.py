@@ -213,16 +213,21 @@ def test_an_unknown_preset_is_refused(small):
         small.settings(preset="quick")
 
 
-def test_half_precision_gives_nearly_the_same_labels(miniature, picture):
-    half = emerdiff.load("miniature", device="cpu", dtype=torch.bfloat16)
-    assert (half.unet.dtype, half.vae.dtype) == (torch.bfloat16, torch.float32)
-    plain = EmerDiffPipeline(**half.components)
-    plain.share_attention = False
-    settings = miniature.settings(num_segments=6, image_area=128 * 128, replay_steps=6)
-    whole = miniature(picture, settings)
-    for pipe in (half, plain):
-        equal = pipe(picture, settings, coarse_labels=whole.coarse_labels).labels == whole.labels
-        assert equal.mean() > 0.99 and equal[whole.confidence > 0.3].mean() > 0.999  # measured: 0.9976 and 1
+@pytest.fixture(scope="module")
+def whole(miniature, picture):
+    return miniature(picture, miniature.settings(num_segments=6, image_area=128 * 128, replay_steps=3))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "plain"])
+@pytest.mark.parametrize("dtype, off", [(torch.bfloat16, 0.01), (torch.float16, 0.001)])  # the miniature's is float16
+def test_half_precision_gives_nearly_the_same_features_and_labels(whole, picture, dtype, off, shared):
+    pipe = emerdiff.load("miniature", device="cpu", dtype=dtype)
+    pipe.share_attention = shared
+    assert (pipe.unet.dtype, pipe.vae.dtype) == (dtype, torch.float32)
+    half = pipe(picture, whole.settings, coarse_labels=whole.coarse_labels)
+    assert np.linalg.norm(half.features - whole.features) < off * np.linalg.norm(whole.features)
+    equal = half.labels == whole.labels
+    assert equal.mean() > 0.99 and equal[whole.confidence > 0.3].mean() > 0.999
 
 
 def test_the_autoencoder_is_not_rounded_to_tf32(small, picture):
@@ -330,7 +335,7 @@ def test_the_response_of_a_union_is_the_sum_of_its_parts(fine):
     merged = emerdiff.merge(fine, np.array([5, 5, 0, 1, 1, 1, 2, 7]))
     assert merged.settings.num_segments == 5
     total = fine.responses[3:6].astype(np.float32).sum(0)
-    np.testing.assert_allclose(merged.differences[1], np.linalg.norm(total, axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(merged.differences[1], np.linalg.norm(total, axis=0), rtol=1e-3, atol=1e-4)  # of float16
     np.testing.assert_array_equal(merged.coarse_labels == 3, fine.coarse_labels < 2)  # numbered in the groups' order
     np.testing.assert_array_equal(merged.labels, merged.differences.argmax(0))
 

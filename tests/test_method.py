@@ -16,8 +16,9 @@ from emerdiff.attention import recorded_layers
 from emerdiff.hooks import layer, record
 from emerdiff.inversion import invert, sampling_steps
 from emerdiff.layers import find_layers
-from emerdiff.masks import response
+from emerdiff.masks import response, upsample_naive
 from emerdiff.modulation import replay
+from emerdiff.recut import merge
 from emerdiff.studies.published import Published
 
 SIZE = (128, 64)  # of `picture` (192 x 128) where 64 x 64 pixels are asked for
@@ -126,6 +127,32 @@ def test_the_result_has_the_documented_shapes_and_types(plain, picture):
     assert set(np.unique(plain.coarse_labels)) == {0, 1, 2, 3}
     assert plain.differences.min() >= 0 and plain.confidence.min() >= 0 and plain.confidence.max() <= 1
     assert plain.original_size == picture.size and plain.settings == quick()
+
+
+def test_all_else_follows_from_what_the_network_found_and_is_computed_once(small, picture):
+    result = small(picture, quick())
+    follows = ("differences", "labels", "confidence", "naive_labels")
+    assert not {*follows} & vars(result).keys()  # takes no memory before it is needed
+    sizes = np.linalg.norm(result.responses.astype(np.float32), axis=1)
+    np.testing.assert_array_equal(result.differences, sizes)
+    np.testing.assert_array_equal(result.labels, sizes.argmax(0))
+    second, best = np.sort(sizes, axis=0)[-2:]
+    np.testing.assert_allclose(result.confidence, (best - second) / best, atol=1e-6)
+    np.testing.assert_array_equal(result.naive_labels, upsample_naive(result.coarse_labels, 4, SIZE[::-1]))
+    assert all(getattr(result, name) is getattr(result, name) for name in follows)
+    turned = replace(result, responses=result.responses[::-1].copy())
+    np.testing.assert_array_equal(turned.differences, sizes[::-1])
+
+
+def test_segments_of_a_sketch_merge_into_one_that_is_known_if_all_are(small, picture):
+    run = small.stream(picture, quick(), rows_per_batch=4)
+    sketch = next(event.sketch for event in run if event.sketch and event.sketch.known.any())
+    assert sketch.known.tolist() == [True, True, False, False]
+    merged = merge(sketch, np.array([0, 0, 1, 1]))
+    assert merged.known.tolist() == [True, False]
+    waiting = merged.naive_labels == 1
+    assert (merged.labels[waiting] == 1).all() and not merged.confidence[waiting].any()
+    assert merge(sketch, np.array([0, 1, 1, 0])).known.tolist() == [False, False]
 
 
 # --- Inversion and replay
