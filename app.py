@@ -29,8 +29,8 @@ from explorer.guard import Guarded
 from explorer.page import new_page
 
 INTRO = """# EmerDiff Explorer
-A text-to-image diffusion model was never told what a segment is. Nudge it inside one coarse patch of its own
-features, let it paint the picture again, and the pixels that change are the object, to the pixel
+A text-to-image diffusion model has never been told what a segment is. Yet it knows: perturb it slightly inside one
+coarse region, let it paint the picture again, and the pixels that change are the object, accurate to the pixel
 ([Namekata et al., ICLR 2024](https://arxiv.org/abs/2401.11739)). No training, no labels, no prompt."""
 
 HERE = Path(explorer.__file__).parent

@@ -1,4 +1,4 @@
-"""What is behind the page: a visitor's session, the runs, the pictures of them, and links. `app.py` lays it out."""
+"""The parts of the page: a visitor's session, the runs, the pictures of them, and links. `app.py` lays it out."""
 
 try:
     import spaces  # Hugging Face's ZeroGPU; has to be imported before torch

@@ -17,9 +17,9 @@ from .sharing import zipped
 
 def build(page: Page) -> None:
     labels, summary = gr.File(visible=False), gr.JSON(visible=False)
-    cells = gr.Textbox(label="Cells", max_length=3000, visible=False)
-    push = gr.Slider(-50, 50, 10, label="Push", visible=False)
-    as_it_is, pushed = (gr.Image(format="png", interactive=False, visible=False) for _ in range(2))
+    cells = gr.Textbox(label="Cells (row,column)", max_length=3000, visible=False)
+    strength = gr.Slider(-50, 50, 10, label="Strength (±)", visible=False)
+    unperturbed, perturbed = (gr.Image(format="png", interactive=False, visible=False) for _ in range(2))
     file = gr.File(visible=False)
     endpoint = gr.Button(visible=False)
     network = {name: NETWORK[name] for name in ("concurrency_limit", "concurrency_id")}
@@ -40,8 +40,8 @@ def build(page: Page) -> None:
     endpoint.click(
         probe,
         None,
-        [as_it_is, pushed],
-        inputs_kwargs=kept | {"cells": cells, "strength": push},
+        [unperturbed, perturbed],
+        inputs_kwargs=kept | {"cells": cells, "strength": strength},
         api_name="probe",
         **network,
     )
@@ -53,10 +53,10 @@ def segment(
 ):
     """Segment a picture with EmerDiff.
 
-    Returns the label PNG, at the size of the picture, whose palette index is the segment of each pixel; and a JSON
-    object of the settings used, the segments' shares and confidences, and notes. While the run goes on, streams
-    {"stage", "done", "total"} in place of the JSON, in rows of the U-Net. `/rescale_k`, `/probe` and `/export` go on
-    from this result, for the same client.
+    Returns a label PNG of the picture's size whose pixel values are segment numbers, and a JSON object with the
+    settings, the area and the confidence of each segment, and notes. During the run it streams {"stage", "done",
+    "total"} in place of the JSON; the unit is one latent through the U-Net. `/rescale_k`, `/probe` and `/export`
+    continue from this result for the same client.
     """
     values = {
         "num_segments": num_segments,
@@ -78,9 +78,9 @@ def segment(
 def segment_once(
     image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
 ):
-    """Segment a picture with EmerDiff, without keeping anything: as `/segment`, for callers that have no session.
+    """Segment a picture with EmerDiff and keep nothing: as `/segment`, for callers without a session.
 
-    MCP clients are such: gradio 6.31 cannot return a result to them together with a state.
+    MCP clients have none: gradio 6.31 cannot return a result together with a state to them.
     """
     values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
     for labels, summary, _ in segment(image, model, num_segments, *values, preset):
@@ -88,7 +88,7 @@ def segment_once(
 
 
 def rescale_k(session, k):
-    """Cut this client's last segmentation to fewer segments, without the network.
+    """Reduce this client's last result to fewer segments, without running the network.
 
     Returns the label PNG at the size of the picture and the JSON object of the segments, as `/segment` does.
     """
@@ -97,17 +97,17 @@ def rescale_k(session, k):
 
 
 def probe(session, cells, strength):
-    """Push the network in some cells of the low-resolution grid of this client's last picture.
+    """Perturb the network in some cells of the low-resolution grid of this client's last picture.
 
-    `cells` are written "row,column row,column ...", counted from 0. Returns two PNGs as the network sees the picture:
-    painted again without a push, and with it.
+    `cells` are written "row,column row,column ...", counted from 0. Returns two PNGs at the size that the network saw:
+    the picture painted again unperturbed, and perturbed.
     """
     work = gpu.paint(asked_for(session), offsets(session, cells, strength))
     painted = yield from gpu.watched(work, lambda *_: (None, None))
     name, size = session.found.name, session.segmentation.image.shape[1::-1]
     yield tuple(
         pictures.save(pictures.painted(picture, size), f"{name}_{what}")
-        for picture, what in zip(painted, ("as_it_is", "pushed"), strict=True)
+        for picture, what in zip(painted, ("unperturbed", "perturbed"), strict=True)
     )
 
 
@@ -120,7 +120,7 @@ def asked_for(session: Session | Gone | None) -> Session:
     return needed(
         session,
         "there is no result yet: call /segment first, with the same client",
-        "the result had to make room for others: call /segment again",
+        "the result was removed to make room for others: call /segment again",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a visitor asks the network for, and what comes back, until it is applied to what the visitor has by then.
+"""What a visitor asks the network for, and what comes back, until it is applied to the visitor's current session.
 
 A run takes a while, and the visitor goes on meanwhile: moves k, renames and merges segments, or chooses another
 picture. So a run returns a finding, and a short event applies that to the present.
@@ -52,7 +52,7 @@ def applied(
 ) -> Session | None:
     """The session that follows from `finding` for a visitor who has `session`, and has `asked` for something last.
 
-    None where the visitor has turned to something else since. `ValueError` where what was recomputed is gone.
+    None where the visitor has asked for something else since. `ValueError` where what was recomputed is gone.
     """
     if isinstance(finding, Finding):
         return Session.of(finding.found, k, session) if finding.asked is asked else None

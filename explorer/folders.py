@@ -1,4 +1,4 @@
-"""Where the page writes: in folders of this user alone, below the user's cache or, where that is not possible, in a
+"""The page writes only into folders of this user: below the user's cache or, where that is not possible, in a
 temporary folder of this process.
 
 Nothing in them is needed for long: what is older than a day is removed when the page starts.

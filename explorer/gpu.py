@@ -1,4 +1,4 @@
-"""The network at work for a visitor: on ZeroGPU in a process of its own, followed step by step, never for too long.
+"""The network at work for a visitor: on ZeroGPU in a process of its own, followed step by step, within a time limit.
 
 Its work is done by generators, so that it stops when its event is cancelled. What goes to another process are values:
 what was asked for and what has been read; what comes back are `Progress` and a finding.
@@ -24,7 +24,7 @@ from .asking import Asked
 from .pictures import duration
 from .session import FINE, Found, Gone, MadeOf, Session
 
-LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds; on a machine of one's own, as long as one likes
+LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds, on a Space; no limit elsewhere
 ALIVE = 10  # seconds since it last said something: a run that a closed page has left may never end
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ _heard: dict[object, float] = {}  # when each run was last heard of
 
 @contextmanager
 def told() -> Iterator[None]:
-    """What cannot be done becomes a sentence on the page."""
+    """Shows a `ValueError` as a sentence on the page."""
     try:
         yield
     except ValueError as error:
@@ -44,7 +44,8 @@ def told() -> Iterator[None]:
         raise gr.Error(text, print_exception=False) from error
     except torch.OutOfMemoryError as error:
         raise gr.Error(
-            "There was not enough memory for this picture. Try the miniature.", print_exception=False
+            "There is not enough memory for this picture. Try the miniature, or a smaller picture.",
+            print_exception=False,
         ) from error
 
 
@@ -63,7 +64,9 @@ def on_gpu(seconds: Callable[..., int]) -> Callable:
                     now = time.monotonic()
                     if LONGEST_RUN and now - began > LONGEST_RUN:
                         longest = duration(LONGEST_RUN)
-                        raise ValueError(f"a run may take {longest} here: try another quality, or the miniature")
+                        raise ValueError(
+                            f"a run may take at most {longest} here: choose Fast or Preview, or the miniature"
+                        )
                     if progress.sketch or now - last > 0.5:
                         last = now
                         yield progress
@@ -114,7 +117,7 @@ def status(progress: Progress, first: int = 0, seconds: float = 0) -> str:
     if progress.done - first < 3:
         return f"<span role='status'>{stage} …</span><progress></progress>"
     left = seconds * (progress.total - progress.done) / (progress.done - first)
-    text = f"{stage}: {progress.done} of {progress.total} U-Net rows, about {duration(left)} left"
+    text = f"{stage}: {progress.done / progress.total:.0%}, about {duration(left)} left"
     return f"<span role='status'>{text}</span><progress value='{progress.done}' max='{progress.total}'></progress>"
 
 

@@ -1,6 +1,6 @@
-"""The page's door: what comes in by any event or endpoint is checked here, and what goes wrong leaves as a sentence.
+"""Checks every input of every event and endpoint, and turns every error into a sentence.
 
-gradio checks what a component was sent only in part, and tells no error but its own to the page. The page's components
+gradio checks what a component was sent only in part, and shows only its own errors on the page. The page's components
 cannot send what is refused here; a program can.
 """
 
@@ -25,8 +25,8 @@ from .visitors import Visitors
 NOT_UPLOADED = (
     "Only files that were uploaded to this page, and its examples, can be opened. Upload the picture and try again."
 )
-UNEXPECTED = "Something went wrong on the server, and this could not be done. What you had is still there."
-UNWRITABLE = "The server cannot write files at the moment, so this could not be done. What you had is still there."
+UNEXPECTED = "Something went wrong on the server. Your last result is still there; try again."
+UNWRITABLE = "The server cannot write files at the moment. Your last result is still there; try again later."
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def check(component: gr.components.Component, value: object) -> None:
             ok, must = isinstance(value, bool), "be true or false"
         case gr.Dropdown(multiselect=True):
             ok = value is None or (isinstance(value, list) and all(type(one) is int for one in value))
-            must = "be a list of segments' numbers"
+            must = "be a list of segment numbers"
         case gr.Radio() | gr.Dropdown():
             choices = [choice for _, choice in component.choices]
             ok, must = value in choices, f"be one of {', '.join(map(str, choices))}"

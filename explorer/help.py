@@ -6,22 +6,23 @@ from .page import Page
 from .session import FINE
 
 HELP = f"""
-1. **Coarse map.** k-means groups what the network computes in a grid of 16 × 16 cells, into segments.
-2. **Naive upsampling.** That map, enlarged: what one gets without EmerDiff.
-3. **EmerDiff.** For each segment the picture is painted twice more, with the network pushed up and down (± strength)
-   inside that segment, at one timestep. Each pixel goes to the segment whose push changes it most.
+1. **Coarse map.** The network describes the picture in a grid of 16 × 16 cells; k-means groups these into *k* segments.
+2. **Naive upsampling.** The coarse map, enlarged: what you would get without EmerDiff.
+3. **EmerDiff.** For each segment the network paints the picture twice more, perturbed by + and − the strength inside
+   that segment. Each pixel goes to the segment that changes it most.
 
-The same colour is the same segment everywhere, also when *k* moves.
+A segment has the same colour everywhere, and keeps it when *k* changes.
 
-**Moving k** does not run the network. A run finds {FINE} segments; fewer are made by merging those with the nearest
-features, whose responses are added. "Recompute exactly" runs the network for just this *k*; what it finds is shown
-wherever *k* is that number.
+**Changing k** does not run the network. A run finds {FINE} segments. Fewer are made by merging the segments with the
+most similar features and adding up their changes. **Recompute at this k** runs the network for this *k* alone; its
+result is shown whenever *k* has that value.
 
-**Quality.** *Exact* is the published procedure. *Fast* makes 6 denoising steps where *exact* makes about 20, and
-*preview* makes 3, both with the push up alone; *preview* also decodes in half precision. Their masks are rougher.
+**Quality.** *Exact* is the published procedure. *Fast* makes 6 denoising steps where *exact* makes 20 with the
+miniature (15 with Stable Diffusion), and *preview* makes 3. Both perturb in one direction only, and *preview* also
+decodes in half precision. Their masks are rougher.
 
-The **miniature** is a small model trained on drawn scenes, so that everything here runs without a download; it knows
-little of photographs. Stable Diffusion does, and wants a GPU.
+The **miniature** is a small model trained on drawn scenes, so that everything works without a download. It knows little
+about photographs. Stable Diffusion knows more, but needs a GPU.
 """
 
 

@@ -1,6 +1,6 @@
 """Links that restore a view: what is on the page, as a URL's query, and pictures kept for a while to be linked to.
 
-All that comes from a query is checked: nothing of it is a path, and what is not as it should be is refused.
+Everything in a query is checked, and none of it is used as a path.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class Link:
     picture: str | None = None
     """The key of a kept picture."""
     name: str | None = None
-    """What its file was called, without ending."""
+    """The name of its file, without ending."""
 
     def __post_init__(self) -> None:
         emerdiff.Settings(
@@ -74,9 +74,9 @@ class Link:
             if getattr(self, name) not in values:
                 raise ValueError(f"there is no {name} {getattr(self, name)!r:.60}")
         if (self.example is None) == (self.picture is None):
-            raise ValueError("a link is to an example or to a picture")
+            raise ValueError("a link must name either an example or a picture")
         if self.picture is not None and not re.fullmatch(r"[0-9a-f]{32}", self.picture):
-            raise ValueError("this is not the key of a picture")
+            raise ValueError("the link's picture key must be 32 hexadecimal digits")
 
     @property
     def query(self) -> str:
@@ -92,7 +92,7 @@ class Link:
         values = {}
         for name, kind in known.items():
             if len(query[name]) > LONGEST_VALUE:
-                raise ValueError(f"{name} has over {LONGEST_VALUE} characters")
+                raise ValueError(f"{name} must have at most {LONGEST_VALUE} characters")
             try:
                 values[name] = kind(query[name]) if kind in (int, float) else query[name]
             except ValueError:
@@ -131,8 +131,8 @@ def _explained() -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(
-            "this server cannot keep pictures at the moment, so that a link to yours cannot be made; links to the "
-            "examples work"
+            "this server cannot keep pictures at the moment, so a link to yours cannot be made; links to examples "
+            "still work"
         ) from error
 
 
@@ -141,7 +141,7 @@ def kept(key: str) -> Path:
     file = FOLDER / f"{key}.png"
     with _keeping:
         if not file.exists() or _expired(file):
-            raise ValueError(f"the picture of this link is no longer here: pictures are kept for {KEPT_HOURS} hours")
+            raise ValueError(f"the picture of this link is gone: pictures are kept for {KEPT_HOURS} hours")
     return file
 
 

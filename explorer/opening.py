@@ -89,7 +89,7 @@ def filled(page: Page, asked: Asked, k: int) -> dict:
 
 
 def opened(page: Page, asked: Asked, k: int, look: dict) -> dict:
-    """The result, where it is at hand; or else what there is of it, and the run begins."""
+    """The result if it is ready; otherwise what is stored of it, and the run begins."""
     example = None if asked.example is None else examples()[asked.example]
     if example and (session := begun(example, k)):
         again = {page.to_recompute: object()} if asked.then_exactly else {}

@@ -25,11 +25,11 @@ from .runs import MODELS, label_of, shown
 from .session import FINE, Session
 
 LIGHT = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
-NETWORK = LIGHT | {"concurrency_limit": 1, "concurrency_id": "network"}  # one run at a time, for whomever
+NETWORK = LIGHT | {"concurrency_limit": 1, "concurrency_id": "network"}  # one run at a time, for all visitors
 
 
 class Upload(gr.Image):
-    """An image input that hands on the file as it is, so that every bad one gets our own message."""
+    """An image input that passes the file on unchanged, so that our own message names what is wrong with it."""
 
     is_template = True
 
@@ -196,7 +196,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 step=20,
                 precision=0,
                 label="Timestep",
-                info="How noisy the picture is when the network is pushed: low keeps details, high changes more.",
+                info="How noisy the picture is when the network is perturbed. Low keeps details; high changes more.",
                 render=False,
             ),
             "strength": gr.Slider(0, 50, settings.strength, step=0.5, label="Perturbation strength", render=False),
@@ -225,7 +225,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             step=1,
             precision=0,
             label="Segments (k)",
-            info="Moves at once: nothing is computed again.",
+            info="Changes at once, without running the network.",
             render=False,
         ),
         status=gr.HTML("", elem_id="status", render=False),
@@ -244,18 +244,23 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 True, label="Outlines", scale=1, min_width=110, elem_id="outlines", render=False
             ),
         },
-        slider=gr.ImageSlider(tuple(drawn), format="png", label="Naive | EmerDiff", max_height=640, render=False),
+        slider=gr.ImageSlider(
+            tuple(drawn), format="png", label="Naive upsampling | EmerDiff", max_height=640, render=False
+        ),
         left=picture_output(
-            "Naive upsampling", "The picture under segments; the table has them too", visible=False, render=False
+            "Naive upsampling",
+            "The picture, covered by the segments of naive upsampling; the table lists them",
+            visible=False,
+            render=False,
         ),
         right=picture_output(
-            "EmerDiff", "The picture under EmerDiff's segments; the table has them too", visible=False, render=False
+            "EmerDiff", "The picture, covered by EmerDiff's segments; the table lists them", visible=False, render=False
         ),
         table=gr.Dataframe(
-            headers=["", "name", "share %", "naive %", "sure %"],
+            headers=["", "name", "area %", "naive %", "sure %"],
             interactive=False,
             datatype=["html", "str", *["number"] * 3],
-            label="Segments (click to choose)",
+            label="Segments (click a row)",
             max_height=420,
             column_widths=["9%", "31%", "20%", "20%", "20%"],
             elem_id="segments",

@@ -31,7 +31,7 @@ class Layers:
     """What the comparing views are drawn from, all (H, W) of the picture as it is shown."""
 
     name: str
-    """What files of it are called."""
+    """The name that its files get."""
     shown: Image.Image
     labels: np.ndarray
     naive_labels: np.ndarray
@@ -217,8 +217,8 @@ def words(summary: dict, seconds: float | None = None) -> str:
     found = sum(part["share"] > 0 for part in summary["segments"])
     took = f" in {duration(seconds)}" if seconds else ""
     line = (
-        f"**{found} segments**{took}; EmerDiff moves **{summary['differs_from_naive']:.0%}** of the pixels to another "
-        f"segment than naive upsampling. {label_of(summary['model'])}, k = {s['num_segments']}, "
+        f"**{found} segments**{took}. EmerDiff puts **{summary['differs_from_naive']:.0%}** of the pixels into another "
+        f"segment than naive upsampling does. {label_of(summary['model'])}, k = {s['num_segments']}, "
         f"timestep {s['modulation_timestep']}, strength {s['strength']:g}, "
         f"features at {s['feature_timestep']}, seed {s['seed']}."
     )
@@ -238,16 +238,19 @@ def truth_of(file: str, size: tuple[int, int]) -> np.ndarray:
     picture, values = decoded.picture, decoded.values
     if picture.size != size:
         found, wanted = ("{} x {}".format(*s) for s in (picture.size, size))
-        raise ValueError(f"the label picture has {found} pixels, but the picture {wanted}")
+        raise ValueError(f"the label picture has {found} pixels, but the picture has {wanted}")
     if values is None or values.ndim == 3:
         mode = "L" if picture.mode == "LA" else picture.mode
         values = np.asarray(picture.convert(mode if mode in ("P", "L", "1") else "RGB"))
     if values.ndim == 2:
         if not 0 <= values.min() <= values.max() <= 255:
-            raise ValueError("the label picture has numbers over 255: classes are from 0 to 254, and 255 is void")
+            raise ValueError("the label picture has numbers above 255: classes are 0 to 254, and 255 is void")
         return values.astype(np.uint8)
     colours = values.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     classes, numbers = np.unique(colours, return_inverse=True)
     if len(classes) > 255:
-        raise ValueError("the label picture has over 255 colours: one for each class is meant, so no JPEG")
+        raise ValueError(
+            "the label picture has more than 255 colours: it needs one colour for each class, which a JPEG does not "
+            "keep"
+        )
     return numbers.reshape(colours.shape).astype(np.uint8)

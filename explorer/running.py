@@ -26,7 +26,7 @@ def build(page: Page) -> None:
     inputs, status = page.inputs, page.status
     inputs["image"].render()
     page.k.render()
-    exactly = gr.Button("Recompute exactly at this k", size="sm")
+    exactly = gr.Button("Recompute at this k", size="sm")
     for name in ("preset", "modulation_timestep", "strength"):
         inputs[name].render()
     with gr.Accordion("Advanced", open=False):
@@ -85,7 +85,8 @@ def build(page: Page) -> None:
         if isinstance(finding, Finding) and finding.asked.then_exactly:
             changes[page.to_recompute] = object()
         elif isinstance(finding, Recomputed) and not new.is_exact:
-            changes[status] = f"k = {finding.exact.settings.num_segments} is recomputed: move k back there to see it."
+            number = finding.exact.settings.num_segments
+            changes[status] = f"The result for k = {number} is ready: set k to {number} to see it."
         return changes
 
     def own_values(model):
@@ -137,7 +138,7 @@ def build(page: Page) -> None:
 def check(image: str | None, model: str, preset: str, values: dict) -> Opened:
     """The picture of a run; `ValueError` for what can be refused before a model is loaded and a GPU asked for."""
     if not image:
-        raise ValueError("choose a picture first: drop one in, paste one, or take an example")
+        raise ValueError("choose a picture first: drop one in, paste one, or choose an example")
     replace(runs.defaults(model), **PRESETS[preset] | values)  # refuses settings that are not allowed
     return read_picture(image)
 
@@ -156,13 +157,14 @@ def found_for(
 def estimated(model: str, preset: str, **values) -> str:
     """How long a run would take here, in words."""
     try:
-        rows, seconds = runs.estimate(model, preset, {"num_segments": FINE} | values)
+        _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | values)
     except (ValueError, KeyError):
         return ""
     if seconds:
-        took = f"about {duration(seconds)} on this machine"
+        said = f"A run takes about {duration(seconds)} on this machine."
     elif spaces:
-        took = f"at most {duration(gpu.seconds_of(model, preset, FINE, values['modulation_timestep']))} of a GPU's time"
+        seconds = gpu.seconds_of(model, preset, FINE, values["modulation_timestep"])
+        said = f"A run uses at most {duration(seconds)} of GPU time."
     else:
-        took = "this model has not run here yet"
-    return f"<span role='status'>A run: {rows} U-Net rows, {took}.</span>"
+        said = "How long a run takes here is not known yet."
+    return f"<span role='status'>{said}</span>"

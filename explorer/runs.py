@@ -33,7 +33,7 @@ _row_seconds: dict[tuple[str, str], float] = {}  # what a row has taken here, by
 
 
 def pipeline(name: str) -> EmerDiffPipeline:
-    """The model, shared by all visitors; it keeps nothing of a run. The miniature stays, and the last checkpoint."""
+    """The model, shared by all visitors; it holds no state of a run. The miniature stays, and the last checkpoint."""
     if (pipe := _pipelines.get(name)) is None:
         with _loading:  # the libraries cannot load two models at once
             if (pipe := _pipelines.get(name)) is None:
@@ -86,7 +86,7 @@ def label_of(name: str) -> str:
 
 
 def defaults(model: str) -> emerdiff.Settings:
-    """What suits a model; the paper's settings where it is not ours. Loads nothing but the miniature."""
+    """A model's default settings; the paper's unless the model is ours. Loads nothing but the miniature."""
     return pipeline(MINIATURE).settings() if MODELS.get(model) == MINIATURE else emerdiff.Settings()
 
 
@@ -110,10 +110,10 @@ def find(
     reading = yield from pipe.read(source, settings, previous=previous)
     segmentation = yield from pipe.segment(reading)
     seconds = time.monotonic() - begin
-    if previous is None:  # or else some rows were there
+    if previous is None:  # otherwise part of the work was reused
         _row_seconds[name, preset] = seconds / pipe.rows(settings)
     if name != MODELS[model]:
-        note = f"{model} could not be loaded; {label_of(name)} took its place."
+        note = f"{model} could not be loaded; {label_of(name)} was used instead."
         segmentation = replace(segmentation, notes=(*segmentation.notes, note))
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, seconds, kept)

@@ -11,7 +11,7 @@ def build(page: Page) -> None:
     with gr.Tab("Score"):
         gr.Markdown(
             "Compare the segments with a label picture of the same size: classes as numbers (an indexed or grey PNG; "
-            "255 is void) or as colours. The drawn examples bring theirs."
+            "255 is void) or as colours. The drawn examples have one."
         )
         page.truth.render()
         judge = gr.Button("Score")
@@ -29,7 +29,9 @@ def build(page: Page) -> None:
     def score(session, truth):
         size = needed(session).segmentation.original_size
         if not truth:
-            raise ValueError("choose a label picture first: classes as numbers or colours, of the picture's size")
+            raise ValueError(
+                "choose a label picture first: the same size as the picture, with classes as numbers or colours"
+            )
         return pictures.scores(session, pictures.truth_of(truth, size))
 
     judge.click(score, None, scores, inputs_kwargs={"session": page.session, "truth": page.truth}, **LIGHT)

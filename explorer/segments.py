@@ -27,17 +27,25 @@ def build(page: Page) -> None:
             facts = gr.Markdown(pictures.CHOOSE)
             with gr.Row():
                 cells = picture_output(
-                    "Its coarse cells", "The cells of the low-resolution grid that it is made of", visible=False
+                    "Coarse cells",
+                    "The picture with the grid of coarse cells; the segment's cells are orange",
+                    visible=False,
                 )
                 difference = picture_output(
-                    "Difference map", "How much its push changes each pixel: bright is much", visible=False
+                    "Difference map",
+                    "How much perturbing the segment changes each pixel: bright is much",
+                    visible=False,
                 )
             with gr.Row():
                 minus = picture_output(
-                    "I⁻: pushed down", "The picture painted again with the segment pushed down", visible=False
+                    "I⁻: perturbed by −strength",
+                    "The picture painted again with the segment perturbed by minus the strength",
+                    visible=False,
                 )
                 plus = picture_output(
-                    "I⁺: pushed up", "The picture painted again with the segment pushed up", visible=False
+                    "I⁺: perturbed by +strength",
+                    "The picture painted again with the segment perturbed by plus the strength",
+                    visible=False,
                 )
             paint = gr.Button("Paint the two perturbed pictures")
 

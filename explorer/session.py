@@ -21,8 +21,8 @@ from emerdiff.matching import match
 FINE = 30  # segments of a run, from which all k up to this are cut
 NOTHING_YET = "nothing is segmented yet: press Run, or choose an example"
 PUT_AWAY = (
-    "your result had to make room: this server keeps results for an hour, or until others need the memory. Press Run "
-    "to make it again; with the same picture and settings, your names, merges and hidden segments come back too"
+    "your result was removed: this server keeps results for an hour, or until others need the memory. Press Run to get "
+    "it back; with the same picture and settings, your names, merges and hidden segments come back too"
 )
 
 
@@ -63,7 +63,7 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What files of it are called."""
+        """The name that its files get."""
         return safe_stem(Path(self.source).name)
 
     @property
@@ -150,7 +150,7 @@ class Session:
         groups = np.arange(self.k)
         for ids in self.edits.merged:
             together = np.isin(groups, list(ids))
-            if together.all():  # at this k nothing would be left beside them
+            if together.all():  # at this k they would be the only segment
                 continue
             groups[together] = groups[together].min(initial=self.k)
         return groups
@@ -198,7 +198,7 @@ class Session:
         """Another number of segments, without the network."""
         most = len(self.found.cuts) - 1
         if not 2 <= k <= most:
-            raise ValueError(f"this result can be cut into 2 to {most} segments, not {k}")
+            raise ValueError(f"this result can have 2 to {most} segments, not {k}")
         return replace(self, k=k)
 
     def recomputed(self, exact: emerdiff.Segmentation) -> "Session":
@@ -214,13 +214,13 @@ class Session:
         if len(ids) < 2:
             raise ValueError("choose at least two segments to merge")
         if len(self.ids) - len(ids) < 1:
-            raise ValueError("two segments at least have to be left")
+            raise ValueError("at least two segments must be left")
         return self._edited(merged=(*self.edits.merged, ids))
 
     def rename(self, ids: Iterable[int], name: str) -> "Session":
         ids, name = self._known(ids), name.strip()
         if len(ids) != 1 or not name:
-            raise ValueError("choose one segment, and give it a name")
+            raise ValueError("choose one segment and type a name for it")
         edited = self._edited(names={**self.edits.names, **dict.fromkeys(ids, name)})
         edited.legend  # noqa: B018  refuses names that are not allowed
         return edited

@@ -23,12 +23,15 @@ def build(page: Page) -> None:
         with gr.Column(min_width=320):
             gr.Markdown(
                 "A zip of the label PNG at the picture's size, an overlay, a transparent cut-out of each segment, COCO "
-                "JSON, labels and confidence as NPZ, and the settings that make it again."
+                "JSON, labels and confidence as NPZ, and the settings to reproduce it."
             )
             pack = gr.Button("Make the zip")
             file = gr.File(label="Zip", interactive=False, elem_id="zip")
         with gr.Column(min_width=320):
-            gr.Markdown("A link that opens this picture with these settings, *k* and view; edits are not in it.")
+            gr.Markdown(
+                "A link that opens this picture with these settings, *k* and view. It does not include names, merges "
+                "or hidden segments."
+            )
             copy = gr.Button("Copy link")
             url = gr.Textbox(label="Link", interactive=False, buttons=["copy"], elem_id="link")
             note = gr.Markdown()

@@ -38,7 +38,7 @@ def _browsers_show(file: Path) -> bool:
 
 
 def original(path: str) -> str:
-    """The upload that what the page shows stands for, or `path` itself."""
+    """The upload behind what the page shows, or `path` itself."""
     file = Path(path).resolve()
     key = file.parent.name.removesuffix(SHOWN)
     return path if key == file.parent.name else str(UPLOADS / key / file.stem)

@@ -10,7 +10,7 @@ from .session import needed
 
 def build(page: Page) -> None:
     with gr.Tab("Vary k"):
-        draw = gr.Button("Draw the figure: one run, cut into 5, 10, 15, 20 and 30 segments")
+        draw = gr.Button("Draw one run in 5, 10, 15, 20 and 30 segments")
         figure = picture_output("", "The picture in 5, 10, 15, 20 and 30 segments, side by side")
         files = gr.File(label="PNG and PDF", interactive=False, file_count="multiple")
 

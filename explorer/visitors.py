@@ -1,6 +1,6 @@
-"""Whose result is whose: the sessions of the visitors who were here last, as many as memory allows.
+"""Keeps the sessions of the latest visitors, as many as memory allows.
 
-gradio forgets the state of whoever asked for anything longest ago, be it a thousand requests that failed. Here only
+gradio drops the state of the visitors with the oldest requests, even if newer requests all failed. Here only
 those with a result count, each under the key that gradio gives to a visitor's page.
 """
 
@@ -16,14 +16,14 @@ from .session import Gone, Session
 
 KEPT_SECONDS = 3600
 BUDGET = min(4 * 2**30, psutil.virtual_memory().total // 4)  # bytes of all results: a quarter of 16 GB
-MOST_GONE = 10_000  # visitors of whose results is known that there was one
+MOST_GONE = 10_000  # visitors that are remembered to have had a result
 
 key: ContextVar[str | None] = ContextVar("key", default=None)
 """Of the visitor whose event is being worked on."""
 
 
 class Visitors:
-    """Sessions by their visitors' keys. One that takes no part for an hour, or whose memory others need, is `Gone`."""
+    """Sessions by their visitors' keys. One that is idle for an hour, or whose memory others need, is `Gone`."""
 
     def __init__(self, budget: int = BUDGET, seconds: float = KEPT_SECONDS) -> None:
         self._budget, self._seconds, self._lock = budget, seconds, threading.Lock()
@@ -44,7 +44,7 @@ class Visitors:
             return session
 
     def put(self, visitor: str | None, session: Session | None) -> None:
-        """What `visitor` now has; the others' is let go from the longest unused on, where there is not room for all."""
+        """What `visitor` now has; if memory is short, the sessions unused for longest are dropped first."""
         if visitor is None:
             return
         with self._lock:

@@ -152,7 +152,7 @@ def ready(page):
 
 def at_work(page):
     """The network works on what was asked for, and says how far it is."""
-    return page.get_by_text(re.compile(r"\d+ of \d+ U-Net rows"))
+    return page.get_by_text(re.compile(r"\d+%, about .* left"))
 
 
 def row(page, name: str):

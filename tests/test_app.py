@@ -1,9 +1,12 @@
 """The page through a real server: its API with gradio_client, and the page itself in headless Chromium."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Event
+from types import SimpleNamespace
 from zipfile import ZipFile
 
 import httpx
@@ -20,8 +23,8 @@ import app
 import emerdiff
 from emerdiff.batches import MOST_ROWS
 from emerdiff.miniature.scenes import draw_scene
-from explorer import gpu, links, runs
 from explorer import examples as example_store
+from explorer import gpu, links, runs
 from explorer.examples import examples, stored
 from explorer.runs import MODELS, pipeline
 from explorer.session import FINE
@@ -96,7 +99,7 @@ def test_endpoints_are_named_and_documented(client):
     assert names == ["image", *QUICK]
     for endpoint, said in {
         "/segment": "label PNG",
-        "/rescale_k": "without the network",
+        "/rescale_k": "without running the network",
         "/probe": "row,column",
         "/export": "COCO",
     }.items():
@@ -272,17 +275,17 @@ def test_moving_k_shows_other_segments_without_the_network(page):
 def test_a_clicked_segment_shows_its_evidence(page):
     ready(page)
     page.get_by_label("Masks", exact=True).click()
-    picture = page.get_by_alt_text("The picture under segments; the table has them too")
+    picture = page.get_by_alt_text("The picture, covered by the segments of naive upsampling")
     picture.click(position={"x": 100, "y": 100})
     page.get_by_text("mean confidence").wait_for()
-    page.get_by_alt_text("How much its push changes each pixel").wait_for()
+    page.get_by_alt_text("How much perturbing the segment changes each pixel").wait_for()
     page.get_by_role("button", name="Paint the two perturbed pictures").click()
-    page.get_by_alt_text("The picture painted again with the segment pushed up").wait_for(timeout=120_000)
+    page.get_by_alt_text("segment perturbed by plus the strength").wait_for(timeout=120_000)
 
 
 def test_the_table_sorts_by_size_and_a_click_in_it_chooses_what_it_shows(page):
     ready(page)
-    heading = page.locator("#segments thead th").filter(has_text="share %").first
+    heading = page.locator("#segments thead th").filter(has_text="area %").first
     heading.hover()
     heading.get_by_label("Open cell menu").click()
     page.get_by_text("Sort descending").click()
@@ -320,7 +323,7 @@ def test_segments_are_renamed_merged_and_hidden_and_that_is_undone(page):
 def test_probing_cells_shows_what_changes(page):
     ready(page)
     page.get_by_role("tab", name="Probe").click()
-    page.get_by_alt_text("The picture with the low-resolution grid").click(position={"x": 100, "y": 100})
+    page.get_by_alt_text("The picture with the grid of coarse cells").click(position={"x": 100, "y": 100})
     cells = page.get_by_label("Cells (row,column)")
     page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => /\\d+,\\d+/.test(t.value))")
     assert len(cells.input_value().split()) == 9
@@ -331,7 +334,7 @@ def test_probing_cells_shows_what_changes(page):
 def test_figure_scores_zip_and_code(page):
     ready(page)
     page.get_by_role("tab", name="Vary k").click()
-    page.get_by_role("button", name="Draw the figure").click()
+    page.get_by_role("button", name="Draw one run").click()
     page.get_by_alt_text("The picture in 5, 10, 15, 20 and 30 segments").wait_for(timeout=60_000)
     page.get_by_role("tab", name="Score").click()
     page.get_by_role("button", name="Score", exact=True).click()
@@ -368,12 +371,118 @@ def test_a_link_that_is_none_says_so_and_shows_an_example(browser, url, query):
     page.close()
 
 
+def quick_run(page, k: int) -> None:
+    """A result that takes a second or two."""
+    ready(page)
+    page.get_by_label("Preview").click()
+    set_slider(page, "Segments (k)", k)
+    set_slider(page, "Timestep", 41)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text(f"k = {k}, timestep 41").wait_for(timeout=120_000)
+
+
+def test_names_merges_and_k_moved_while_a_full_run_goes_on_are_kept(page, monkeypatch):
+    quick_run(page, 6)
+    begin, recompute = Event(), gpu._recompute
+
+    def late(*args):
+        while not begin.wait(0.1):
+            yield emerdiff.Progress("held back", 0, 1)
+        return (yield from recompute(*args))
+
+    monkeypatch.setattr(gpu, "_recompute", late)
+    page.get_by_role("button", name="Recompute at this k").click()
+    page.get_by_text("Held back").wait_for()
+    for number in (1, 2):
+        row(page, f"Segment {number}").click()
+        page.get_by_text(f"Segment {number}: ").wait_for()
+        page.get_by_label("Name", exact=True).fill(f"name {number}")
+        page.get_by_role("button", name="Rename").click()
+        row(page, f"name {number}").wait_for()
+        row(page, f"name {number}").click()  # no longer chosen
+    for number in (3, 4):
+        row(page, f"Segment {number}").click()
+    page.get_by_text("Segment 3, Segment 4: ").wait_for()
+    page.get_by_role("button", name="Merge").click()
+    page.get_by_text("5 segments").wait_for()
+    set_slider(page, "Segments (k)", 5)
+    page.get_by_text("k = 5, timestep 41").wait_for()
+    begin.set()
+    page.get_by_text("The result for k = 6 is ready: set k to 6 to see it").wait_for(timeout=60_000)
+    assert page.get_by_label("number input for Segments (k)").input_value() == "5"
+    assert "k = 5, timestep 41" in (words := page.locator("#summary").inner_text()) and "Cut from 30" in words
+    assert row(page, "name 1").is_visible() and row(page, "name 2").is_visible()
+    set_slider(page, "Segments (k)", 6)
+    page.wait_for_function("/k = 6, timestep 41/.test(document.querySelector('#summary').innerText)")
+    assert "5 segments" in (words := page.locator("#summary").inner_text()) and "Cut from 30" not in words
+    assert row(page, "name 1").is_visible() and not row(page, "Segment 4").is_visible()
+
+
+def test_an_example_that_is_chosen_while_a_run_goes_on_is_what_stays(page):
+    ready(page)
+    set_slider(page, "Timestep", 981)
+    page.get_by_role("button", name="Run", exact=True).click()
+    at_work(page).wait_for(timeout=60_000)
+    page.locator("#examples button.thumbnail-item").nth(1).click()
+    k = examples()[1].k
+    page.get_by_text(f"k = {k}, timestep").wait_for()
+    ready(page)
+    page.wait_for_timeout(1000)
+    assert f"k = {k}, timestep {examples()[1].settings.modulation_timestep}" in page.locator("#summary").inner_text()
+    assert not gpu.busy()  # nobody waits for the run: it was stopped
+
+
+def test_a_checkpoint_is_loaded_in_the_open_and_stop_does_not_wait_for_it(page, monkeypatch):
+    end = Event()
+
+    def load(name):
+        assert end.wait(60)
+        raise ValueError(f"cannot load {name}")
+
+    monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
+    ready(page)
+    name = [*MODELS][1]
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name=name).click()
+    try:
+        for last in (False, True):
+            page.get_by_role("button", name="Run", exact=True).click()
+            page.get_by_text(f"Loading {name}").wait_for(timeout=10_000)
+            if not last:
+                page.get_by_role("button", name="Stop").click()
+                page.get_by_text("Stopped.").wait_for(timeout=10_000)
+    finally:
+        end.set()
+    page.get_by_text("Cannot load").wait_for()
+    page.wait_for_function("!document.querySelector('#status').innerText")
+
+
+def test_a_dropped_picture_is_segmented_at_once_only_where_it_is_known_not_to_take_long(page, pictures, monkeypatch):
+    ready(page)
+    page.get_by_label("Preview").click()
+    set_slider(page, "Timestep", 41)
+    monkeypatch.setattr(runs, "_row_seconds", {})  # as on ZeroGPU, where nothing runs unasked
+    dropped(page, pictures[0])
+    page.get_by_text("Press Run to segment this picture").wait_for()
+    assert not gpu.busy()
+    monkeypatch.setattr(runs, "_row_seconds", {(runs.MINIATURE, "preview"): 1e-3})
+    dropped(page, pictures[1])
+    page.get_by_text(re.compile("k = .*, timestep 41")).wait_for(timeout=60_000)
+
+
+def dropped(page, picture) -> None:
+    if page.get_by_label("Remove Image").first.is_visible():
+        page.get_by_label("Remove Image").first.click()
+    page.locator("#controls input[type=file]").first.set_input_files(picture)
+
+
 def test_run_button_segments_with_the_sliders(page):
     set_slider(page, "Segments (k)", 3)
     set_slider(page, "Timestep", 41)
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("k = 3, timestep 41").wait_for(timeout=120_000)
-    assert "U-Net rows" not in page.locator("#status").inner_text()
+    assert "%" not in page.locator("#status").inner_text()
 
 
 def settled(calls):

@@ -6,7 +6,6 @@ The server is started from a folder that is not the page's.
 import inspect
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -153,8 +152,9 @@ def test_a_picture_that_no_browser_shows_is_shown_as_the_network_sees_it_and_sta
     Image.fromarray(deep).save(tmp_path / "scan.tif")
     dropped = next(n for n, fn in demo.fns.items() if fn.name == "dropped")
     inputs = [upload(url, tmp_path / "scan.tif"), QUICK["model"], "preview", 41, 10, 1, 0.8, 42]
-    done, output = fired(url, dropped, inputs)
-    shown = output["data"][1]
+    done, output = fired(url, dropped, [*inputs, "slider", 0.6, True])
+    place = [component.label for component in demo.fns[dropped].outputs].index("Picture")
+    shown = output["data"][place]
     assert done and shown["path"].endswith("/scan.tif.png")
     assert Path(shown["path"]).parents[1] == UPLOADS  # where what is old is removed
     served_png = httpx.get(f"{url}gradio_api/file={shown['path']}", timeout=30)
@@ -193,12 +193,12 @@ def test_a_wrong_value_of_any_parameter_of_any_endpoint_gets_a_sentence_with_wha
     ]
     cases += [("segment_once", [HERE, *values(**{name: "many"})], said) for name, said in SAID.items()]
     cases += [("rescale_k", [bad], WHOLE["num_segments"]) for bad in (*NONSENSE, 2.5, 31)]
-    cases += [("probe", ["1,1", bad], "Push (±) must be a number from -50 to 50") for bad in NONSENSE if bad != -1]
+    cases += [("probe", ["1,1", bad], "Strength (±) must be a number from -50 to 50") for bad in NONSENSE if bad != -1]
     not_text = [bad for bad in NONSENSE[3:] if not isinstance(bad, str)] + ["x" * 10_000]
     cases += [("probe", [bad, 10], "Cells (row,column) must be text of at most 3000") for bad in not_text]
     cases = [(endpoint, data, re.escape(said)) for endpoint, data, said in cases]
     no_cells = (None, "", "many", "1", "99,9", "1,1,1", "-1,0")
-    cases += [("probe", [bad, 10], "Choose cells|Cells are written") for bad in no_cells]
+    cases += [("probe", [bad, 10], "Choose cells|Write cells") for bad in no_cells]
     for endpoint, data, said in cases:
         done, error = asked(url, endpoint, *data, session=visitor)
         assert not done and isinstance(error, str) and re.match(said, error), (data, error)
@@ -259,12 +259,15 @@ def test_changes_of_one_visitor_that_come_at_once_are_all_kept(url, demo, visito
     rename = next(n for n, fn in demo.fns.items() if fn.name == "edit" and fn.targets[0][0] == button(demo, "Rename"))
     order = [component.label for component in demo.fns[rename].inputs]
 
-    def name(i: int) -> tuple[bool, object]:
+    assert asked(url, "rescale_k", 4, session=visitor)[0]
+    for i in range(4):
         values = {"Chosen segments": [i], "Name": f"Name {i}", "View": "masks", "Opacity": 0.5, "Outlines": True}
-        return fired(url, rename, [values.get(label) for label in order], session=visitor)
-
-    with ThreadPoolExecutor(4) as pool:
-        assert all(done for done, _ in pool.map(name, range(4)))
+        body = {"data": [values.get(label) for label in order], "fn_index": rename, "session_hash": visitor}
+        httpx.post(f"{url}gradio_api/queue/join", json=body, timeout=30).raise_for_status()
+    with httpx.stream("GET", f"{url}gradio_api/queue/data", params={"session_hash": visitor}, timeout=60) as lines:
+        messages = (json.loads(line[5:]) for line in lines.iter_lines() if line.startswith("data:"))
+        done = (message["success"] for message in messages if message["msg"] == "process_completed")
+        assert all(next(done) for _ in range(4))
     assert demo.visitors.get(visitor).edits.names == {i: f"Name {i}" for i in range(4)}
 
 
@@ -274,7 +277,8 @@ def button(demo, text: str) -> int:
 
 def test_whatever_works_the_network_waits_in_one_queue(demo):
     works = [fn for fn in demo.fns.values() if inspect.isgeneratorfunction(fn.fn)]
-    assert {fn.name for fn in works} == {"run", "recompute", "perturbed", "probe", "segment", "segment_once"}
+    for_programs = {"probe", "segment", "segment_once"}
+    assert {fn.name for fn in works} == {"run", "recompute", "perturbed", "perturb_cells", *for_programs}
     assert {(fn.concurrency_id, fn.concurrency_limit) for fn in works} == {("network", 1)}
 
 
