@@ -1,11 +1,12 @@
-"""Attention injection: the replay attends as the unmodulated picture does (paper, section 3.2).
+"""Attention injection: the replay attends as the unperturbed picture does (paper, section 3.2).
 
-Two ways, equal to rounding. Plainly, queries and keys are replaced by recorded ones, row by row. Shared, what
-follows from them is computed once: a self-attention map serves the values of all rows, and a cross-attention
-layer, whose text is the same in every row, returns its recorded output.
+There are two ways to compute it, equal up to rounding. Plain: queries and keys are replaced by recorded ones in every
+row. Shared: what follows from them is computed once. One self-attention map then serves the values of all rows, and a
+cross-attention layer, whose text is the same in every row, returns its recorded output.
 
-In half precision logits and softmax are in float32 both ways: plainly, within PyTorch's fused attention. Logits may be
-larger than float16 holds, as checkpoints with `upcast_attention` know, and between large ones bfloat16 cannot tell.
+In half precision, both ways compute logits and softmax in float32; the plain way does so in PyTorch's fused attention.
+Logits may exceed what float16 can hold, which is why some checkpoints set `upcast_attention`, and bfloat16 cannot tell
+large ones apart.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ MAP_SIZE = 2**25  # elements of the piece of an attention map that is held at on
 
 
 def recorded_layers(layers: Layers, *, shared: bool) -> tuple[str, ...]:
-    """Layers of the U-Net whose outputs the injection needs. Keys of the text need not be: they never change."""
+    """The layers whose outputs the injection needs. The text's keys are not among them, as they never change."""
     projections = [f"{name}.{part}" for name in layers.self_attention for part in ("to_q", "to_k")]
     return (*projections, *(name if shared else f"{name}.to_q" for name in layers.cross_attention))
 
@@ -32,7 +33,7 @@ def recorded_layers(layers: Layers, *, shared: bool) -> tuple[str, ...]:
 def injected(
     unet: UNet2DConditionModel, layers: Layers, recorded: Mapping[str, Tensor], *, shared: bool
 ) -> AbstractContextManager[None]:
-    """Within the block, the U-Net attends as it did when the outputs of `recorded_layers` were `recorded`."""
+    """Within the block, the U-Net attends as it did when these outputs of `recorded_layers` were recorded."""
     if not shared:
         return edit(unet, {name: lambda output, kept=kept: kept.expand_as(output) for name, kept in recorded.items()})
     once = {name: SharedAttention(recorded[f"{name}.to_q"], recorded[f"{name}.to_k"]) for name in layers.self_attention}
@@ -67,8 +68,8 @@ class CopiedAttention:
 def shared_attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """softmax(scale Q K^T) V with Q and K (1, heads, tokens, c) for all rows of V (rows, heads, tokens, c).
 
-    The values of the rows stand side by side, A [V_1 ... V_rows], and the map A is made a piece at a time: in float32
-    or better, being made once for all rows, and only then rounded to what the values are in.
+    The values of the rows stand side by side, A [V_1 ... V_rows]. The map A is made a piece at a time, in float32 or
+    better, as it is made only once for all rows, and is then rounded to the values' precision.
     Returns (rows, tokens, heads * c).
     """
     _, heads, tokens, _ = queries.shape

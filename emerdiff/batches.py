@@ -1,4 +1,4 @@
-"""Work on many items in batches that fit into memory, as generators that yield the U-Net rows they have done."""
+"""Batches that fit into memory: generators that yield the U-Net rows they have computed."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 
@@ -26,7 +26,7 @@ class Results:
 
 
 def in_batches(items: Tensor, size: int, run: Callable[[Tensor], Rows]) -> Rows:
-    """The results of `run` for all items, `size` at a time; where so many do not fit into memory, half as many."""
+    """The results of `run` for all items, `size` at a time; if these do not fit into memory, half as many."""
     done: list = []
     while len(done) < len(items):
         rows_done = 0

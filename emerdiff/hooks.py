@@ -1,6 +1,6 @@
-"""Reading and changing a network from outside: hooks that live as long as a `with` block.
+"""Reading and changing a network from outside, by hooks that last as long as a `with` block.
 
-Each block holds the network's lock, so that runs which share a network never meet each other's hooks.
+Each block holds the network's lock, so that runs that share a network never meet each other's hooks.
 """
 
 import difflib
@@ -19,7 +19,7 @@ _locks_lock = threading.Lock()
 
 @contextmanager
 def exclusive(network: nn.Module) -> Iterator[None]:
-    """Keeps other threads out of `network`; may be nested."""
+    """Within the block, no other thread uses `network`; blocks may be nested."""
     with _locks_lock:
         lock = _locks.setdefault(network, threading.RLock())
     with lock:
@@ -27,7 +27,7 @@ def exclusive(network: nn.Module) -> Iterator[None]:
 
 
 def layer(network: nn.Module, name: str) -> nn.Module:
-    """The module at a dotted name; `ValueError` lists near names where there is none."""
+    """The module with a dotted name; if there is none, `ValueError` lists similar names."""
     try:
         return network.get_submodule(name)
     except AttributeError:
@@ -47,7 +47,7 @@ def edit(network: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
 
 @contextmanager
 def record(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Within the block, the outputs of the named layers are put into the dict that is yielded.
+    """Within the block, the outputs of the named layers are put into the dictionary that is yielded.
 
     A layer that has not run by the end of the block raises `RuntimeError`.
     """
@@ -74,7 +74,7 @@ class _Reached(Exception):
 def reach(network: nn.Module, name: str) -> Iterator[list[Tensor]]:
     """Within the block, a call of the network ends, without a result, as soon as the named layer has run.
 
-    The layer's output is put into the list that is yielded. Statements after the call are not run.
+    The layer's output is put into the list that is yielded. Statements after the call are skipped.
     """
     outputs: list[Tensor] = []
 
@@ -101,7 +101,7 @@ def attend(network: nn.Module, processors: Mapping[str, Callable]) -> Iterator[N
 def widen(network: nn.Module, names: Iterable[str], rows: int) -> Iterator[None]:
     """Within the block, tensors of one row among the named layers' arguments are expanded to `rows`.
 
-    A network that is given one row can thus go on with several from the layer where they begin to differ.
+    So a network that is given one row can continue with several from the layer at which they begin to differ.
     """
 
     def expand(value):

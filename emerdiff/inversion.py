@@ -19,7 +19,7 @@ from torch import Tensor
 from .batches import Rows, in_batches
 from .hooks import exclusive, record
 
-SCHEDULE = (  # what DDIM's noise schedule and sampling grid are made of
+SCHEDULE = (  # settings of DDIM that its noise schedule and sampling grid follow from
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -43,7 +43,7 @@ class Step:
 
     @property
     def var(self) -> float:
-        """Variance of the step for eta = 1; 0 where the last step ends at the noise level it began at."""
+        """Variance of the step for eta = 1; 0 if the last step ends at the noise level at which it began."""
         return (1 - self.alpha_bar_prev) / (1 - self.alpha_bar) * (1 - self.alpha_bar / self.alpha_bar_prev)
 
     def add_noise(self, x_0: Tensor, noise: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Step:
     def mean(self, x_t: Tensor, prediction: Tensor) -> Tensor:
         """mu_t, from the U-Net's prediction of the noise or the velocity."""
         signal, noise = math.sqrt(self.alpha_bar), math.sqrt(1 - self.alpha_bar)
-        if self.prediction_type == "v_prediction":  # also where nothing is left of the signal
+        if self.prediction_type == "v_prediction":  # valid even when no signal is left
             x_0, eps = signal * x_t - noise * prediction, signal * prediction + noise * x_t
         else:
             x_0, eps = (x_t - noise * prediction) / signal, prediction
@@ -66,7 +66,7 @@ def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple
     if num_inference_steps > train_steps:
         raise ValueError(f"num_inference_steps must be at most {train_steps} for this model, not {num_inference_steps}")
     ddim.set_timesteps(num_inference_steps)
-    timesteps = [t for t in ddim.timesteps.tolist() if 0 <= t < train_steps]  # offsets and rounding overshoot
+    timesteps = [t for t in ddim.timesteps.tolist() if 0 <= t < train_steps]  # offsets and rounding may overshoot
     alpha_bar = ddim.alphas_cumprod.double().tolist()
     alpha_bar_prev = [*(alpha_bar[t] for t in timesteps[1:]), float(ddim.final_alpha_cumprod)]
     return tuple(
@@ -76,9 +76,9 @@ def sampling_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> tuple
 
 
 def thinned(steps: tuple[Step, ...], count: int) -> tuple[Step, ...]:
-    """`count` of the steps, evenly spaced, each ending where the next begins: the first and the last among them.
+    """`count` evenly spaced steps, the first and the last among them; each ends where the next one begins.
 
-    A single one is the first, ending where the last did.
+    A single step is the first, and ends where the last one did.
     """
     kept = [steps[i] for i in sorted({round(i) for i in np.linspace(0, len(steps) - 1, count)})]
     ends = [*(step.alpha_bar for step in kept[1:]), steps[-1].alpha_bar_prev]
@@ -86,25 +86,25 @@ def thinned(steps: tuple[Step, ...], count: int) -> tuple[Step, ...]:
 
 
 def step_at(scheduler: SchedulerMixin, t: int) -> Step:
-    """A step from any timestep, on a sampling grid or not, straight to the clean latents."""
+    """A step from any timestep, whether on a sampling grid or not, straight to the clean latents."""
     ddim = _ddim(scheduler)
     if t >= ddim.config.num_train_timesteps:
-        raise ValueError(f"timesteps must be under {ddim.config.num_train_timesteps} for this model, not {t}")
+        raise ValueError(f"timesteps must be below {ddim.config.num_train_timesteps} for this model, not {t}")
     return Step(t, ddim.alphas_cumprod.double()[t].item(), 1.0, ddim.config.prediction_type)
 
 
 def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
-    """Checkpoints come with schedulers of other classes; their noise schedule in one of this class.
+    """A DDIM scheduler with the noise schedule of a checkpoint's own, which may be of another class.
 
-    Built by name from all that the other's configuration holds, its class's defaults included: `from_config` passes
-    over those. Raises `ValueError` where the two schedules are not the same, as with sigmas (EDM) or flows.
+    It is built from all that the other's configuration holds, including its class's defaults, which `from_config`
+    leaves out. Raises `ValueError` if the two schedules differ, as they do for sigmas (EDM) and flows.
     """
     name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None or config.get("use_flow_sigmas") or config.get("timestep_type") == "continuous":
         raise ValueError(
-            f"its scheduler, {name}, has another kind of noise schedule: EmerDiff needs one of alphas by whole "
-            "timesteps, as DDPM's and DDIM's are"
+            f"its scheduler, {name}, has another kind of noise schedule: EmerDiff needs an alpha for each "
+            "whole timestep, as DDPM and DDIM have"
         )
     shared = {key: config[key] for key in SCHEDULE if key in config}
     shared["set_alpha_to_one"] = config.get("set_alpha_to_one", False)
@@ -112,7 +112,7 @@ def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
         if type(shared.get(key, False)) is not bool:
             raise ValueError(f"its scheduler's {key} must be true or false, not {shared[key]!r}")
     try:
-        with torch.device("cpu"):  # its numbers are needed, wherever networks are being made
+        with torch.device("cpu"):  # its numbers are needed, even while networks are being made without weights
             ddim = DDIMScheduler(**shared)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the noise schedule of its scheduler, {name}, is not one of DDIM's ({error})") from error
@@ -121,7 +121,7 @@ def _ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
 
 
 def _check_schedule(ddim: DDIMScheduler, alphas: Tensor, name: str) -> None:
-    """Refuse what EmerDiff cannot invert; `alphas` are those of the checkpoint's own scheduler, of class `name`."""
+    """Raises `ValueError` for what EmerDiff cannot invert. `alphas` are those of the checkpoint's own scheduler."""
     kind, alpha_bar = ddim.config.prediction_type, ddim.alphas_cumprod
     steps, offset, spacing = (ddim.config[key] for key in ("num_train_timesteps", "steps_offset", "timestep_spacing"))
     if type(offset) is not int or not 0 <= offset < steps:
@@ -129,22 +129,22 @@ def _check_schedule(ddim: DDIMScheduler, alphas: Tensor, name: str) -> None:
     if spacing not in ("leading", "trailing", "linspace"):
         raise ValueError(f"its scheduler's timestep_spacing must be leading, trailing or linspace, not {spacing!r}")
     if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"models that predict {kind!r} are not supported: noise or velocity is")
+        raise ValueError(f"models that predict {kind!r} are not supported: the model must predict noise or velocity")
     falling = (alpha_bar.diff() <= 0).all() and alpha_bar[0] < 1 and alpha_bar[-1] >= 0  # NaN is not
     if len(alpha_bar) != steps or not falling or (alpha_bar[:-1] <= 0).any():
         raise ValueError(
-            "the noise schedule of its scheduler is broken: alphas_cumprod must fall, from under 1 to 0 or above, over "
-            f"its {steps} timesteps"
+            "the noise schedule of its scheduler is broken: over its "
+            f"{steps} timesteps, alphas_cumprod must fall from below 1 to 0 or above"
         )
-    # some classes write 2^-24 for the 0 at the end of a schedule that leaves no signal
+    # in some classes, a schedule that leaves no signal ends at 2^-24 rather than at 0
     if alphas.shape != alpha_bar.shape or not torch.allclose(alphas.float(), alpha_bar, rtol=0, atol=2**-24):
         raise ValueError(f"the noise schedule of its scheduler, {name}, differs from DDIM's of the same configuration")
     if alpha_bar[-1] == 0 and kind == "epsilon":
-        raise ValueError("its noise schedule ends without any signal, where only a model that predicts velocity works")
+        raise ValueError("its noise schedule ends without any signal, so the model must predict velocity, not noise")
 
 
 def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int | Tensor, prompt: Tensor) -> Tensor:
-    """The U-Net's prediction for rows at one timestep or each at its own: in its own dtype, out in float32."""
+    """The U-Net's prediction, in float32, for rows at one timestep or at one each; computed in the U-Net's dtype."""
     prompt = prompt.expand(len(x_t), -1, -1)
     with exclusive(unet):
         return unet(x_t.to(prompt.dtype), t, encoder_hidden_states=prompt).sample.float()
@@ -152,14 +152,14 @@ def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int | Tensor, prompt: Te
 
 @dataclass(frozen=True)
 class InvertedStep:
-    """A step, the residual that it needs, and what the network's attention looked like on the way."""
+    """A step, the residual that it needs, and what the attention layers computed in it."""
 
     step: Step
     residual: Tensor  # (1, 4, h, w): x_{t_prev} - mu_t(x_t) = sqrt(var_t) z_t
-    recorded: Mapping[str, Tensor]  # outputs of layers in the unmodulated replay, by their names, (1, tokens, c)
+    recorded: Mapping[str, Tensor]  # outputs of layers in the unperturbed replay, by name, (1, tokens, c)
 
     def previous(self, x_t: Tensor, prediction: Tensor) -> Tensor:
-        """x_{t_prev} of the replay. The residual, not z_t, is added: it also holds where var_t is 0."""
+        """x_{t_prev} of the replay. It adds the residual, not z_t, and so holds even if var_t is 0."""
         return self.step.mean(x_t, prediction) + self.residual
 
 
@@ -186,13 +186,13 @@ def invert(
 ) -> Generator[int, None, Inversion]:
     """Invert `x_0` (1, 4, h, w) along `steps`, those of the grid from t_m down.
 
-    Each step draws its own `noise`, ascending in t, and its x_t is made from that alone. So the steps above t_m
-    need not be run, those below can be run at once, `rows` at a time, and each row is at once the row of the
-    unmodulated replay, whose outputs of the `recorded` layers are kept. Yields the rows of each U-Net call.
+    Each step draws its own `noise`, ascending in t, and its x_t follows from that alone. So the steps above t_m need
+    not be run, and those below can be run together, `rows` at a time. Each row is also that of the unperturbed replay,
+    whose outputs of the `recorded` layers are kept. Yields the rows of each U-Net call.
     """
     ascending = steps[::-1]
     noisy = [step.add_noise(x_0, noise()) for step in ascending]
-    ends = [x_0, *noisy[:-1]]  # where the steps lead to: the last one, to the clean latents themselves
+    ends = [x_0, *noisy[:-1]]  # where each step leads; the last one leads to the clean latents
 
     def inverted(at: Tensor) -> Rows:
         timesteps = torch.tensor([ascending[i].t for i in at], device=x_0.device)

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-CONDITIONING = (  # of a U-Net's configuration: where they are set, it wants more than a prompt
+CONDITIONING = (  # settings of a U-Net that ask for more than a prompt
     "addition_embed_type",
     "addition_time_embed_dim",
     "class_embed_type",
@@ -19,7 +19,7 @@ CONDITIONING = (  # of a U-Net's configuration: where they are set, it wants mor
     "projection_class_embeddings_input_dim",
     "time_cond_proj_dim",
 )
-GRID = 16  # cells a side of the low-resolution map at the model's native size (paper, section 3.1)
+GRID = 16  # side, in cells, of the low-resolution map at the model's native size (paper, section 3.1)
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Layers:
     """Dotted names of modules in the U-Net, and the size of their grid."""
 
     features: tuple[str, ...]
-    """The cross-attentions of the 16x16 upward block, in order. The queries of one are clustered, the paper's first."""
+    """The cross-attentions of the 16x16 upward block, in order. The queries of one of them are clustered."""
     modulation: str
     """The cross-attention whose output is perturbed: the third (or last) of that block."""
     differing: tuple[str, ...]
-    """The transformer that holds it and the upward blocks after: where modulated rows differ from each other.
+    """The transformer that holds it, and the upward blocks after it: the layers in which perturbed rows differ.
 
-    Empty where the rows cannot be made to differ only from there, as more layers follow in the same block.
+    Empty if further layers follow in the same block: one row cannot then become several at that point.
     """
     self_attention: tuple[str, ...]
     """Every attention layer that does not read the prompt."""
@@ -44,7 +44,7 @@ class Layers:
 
 
 def check_conditioning(config: Mapping[str, object]) -> None:
-    """Raises `ValueError` where a U-Net of this configuration is conditioned on more than one prompt."""
+    """Raises `ValueError` if a U-Net of this configuration is conditioned on more than a prompt."""
     extra = [name for name in CONDITIONING if config.get(name) is not None and config.get(name) is not False]
     if config.get("attention_type", "default") != "default":
         extra.append("attention_type")
@@ -58,7 +58,7 @@ def check_conditioning(config: Mapping[str, object]) -> None:
 
 
 def find_layers(unet: nn.Module) -> Layers:
-    """The layers of `unet`; raises `ValueError` with the reason where the architecture is not supported."""
+    """The layers of `unet`; raises `ValueError` with the reason if its architecture is not supported."""
     if not isinstance(unet, UNet2DConditionModel):
         raise ValueError(
             f"EmerDiff needs a UNet2DConditionModel (Stable Diffusion 1.x or 2.x), not {type(unet).__name__}"
@@ -79,7 +79,7 @@ def find_layers(unet: nn.Module) -> Layers:
     third = f"up_blocks.{index}.attentions.{min(2, count - 1)}"
     attention = [(name, module) for name, module in unet.named_modules() if isinstance(module, Attention)]
     if outside := [name for name, module in attention if module.residual_connection]:
-        raise ValueError(f"EmerDiff supports attention in transformers alone; this U-Net also has {outside[0]}")
+        raise ValueError(f"EmerDiff supports attention only in transformers; this U-Net also has it in {outside[0]}")
     differing = (third, *(f"up_blocks.{i}" for i in range(index + 1, last + 1)))
     return Layers(
         features=tuple(f"up_blocks.{index}.attentions.{i}.transformer_blocks.0.attn2" for i in range(count)),
@@ -92,7 +92,7 @@ def find_layers(unet: nn.Module) -> Layers:
 
 
 def native_latent_side(unet: UNet2DConditionModel) -> int:
-    """Side of the latents that the U-Net was made for, 64 for Stable Diffusion 1.x. `ValueError` where none is told."""
+    """Side of the latents that the U-Net was made for: 64 for Stable Diffusion 1.x. `ValueError` if it is not known."""
     side = unet.config.sample_size
     if side is None:
         raise ValueError("the U-Net's configuration lacks sample_size, the side of its latents")

@@ -25,10 +25,10 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
 def magnification(changes: Tensor) -> Tensor:
     """Factors (b, 1, 1, 1), 1 or more, that bring the largest value of changes (b, 4, h, w) of latents to 1.
 
-    That is their standard deviation. A picture's response is nearly linear so far, and half precision's rounding,
-    which is as large as the responses themselves, becomes a small part of the magnified ones.
+    That is the latents' standard deviation, up to which pictures respond almost linearly. Half precision's rounding is
+    as large as the responses themselves, but small beside the magnified ones.
     """
-    return 1 / changes.abs().amax((1, 2, 3), keepdim=True).clamp(1e-4, 1)  # finite where nothing changes
+    return 1 / changes.abs().amax((1, 2, 3), keepdim=True).clamp(1e-4, 1)  # finite even if nothing changes
 
 
 def response(minus: Tensor, plus: Tensor, smoothing: float) -> Tensor:
@@ -54,12 +54,12 @@ def confidence(differences: np.ndarray) -> np.ndarray:
 
 
 def label_at(differences: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (height, width) at another `size` (width, height): each difference map is resized, then compared."""
+    """Labels (height, width) at another `size` (width, height): the difference maps are resized, then compared."""
     return _largest(np.asarray(Image.fromarray(d).resize(size, Image.Resampling.BILINEAR)) for d in differences)
 
 
 def _largest(maps: Iterable[np.ndarray]) -> np.ndarray:
-    """(H, W) int32: which of the maps is the largest, the first of equals; one after another, as that is faster."""
+    """(H, W) int32: which map is the largest, or the first of equals; `argmax` over all at once is slower."""
     maps = iter(maps)
     best = np.array(next(maps))
     labels = np.zeros(best.shape, np.int32)

@@ -1,4 +1,4 @@
-"""Modulated denoising: the replay with one segment pushed up or down (paper, section 3.2)."""
+"""Modulated denoising: the replay with one segment perturbed (paper, section 3.2)."""
 
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -26,10 +26,10 @@ def replay(
 ) -> Generator[int, None, Tensor]:
     """Denoise from x_{t_m} with the output of the modulated layer changed by `offsets` (rows, cells).
 
-    The offset of a cell is added on every channel, at the first step only. With attention injection all
-    queries and keys are those of the unmodulated replay, at every step, `shared` by all rows or in each; the
-    inversion must have recorded them for the same. Returns the clean latents (rows, 4, h, w); yields the rows
-    of each U-Net call.
+    The offset of a cell is added to every channel, at the first step only. With attention injection, all queries and
+    keys, at every step, are those of the unperturbed replay: computed once (`shared`) or in each row, for which the
+    inversion must have recorded what is needed. Returns the clean latents (rows, 4, h, w); yields the rows of each
+    U-Net call.
     """
     rows = len(offsets)
     x_t = inversion.x_start

@@ -23,7 +23,7 @@ from .layers import find_layers, native_latent_side
 from .masks import response
 from .modulation import replay
 from .picture import SIDE_MULTIPLE, Picture
-from .progress import INVERTING, PAINTING, READING, Progress, Rows, counted, filled, of_stage
+from .progress import INVERTING, PAINTING, READING, Done, Progress, counted, filled, of_stage
 from .reading import Fitted, Known, Reading, Seen, check_coarse, fit, known, see
 from .segmentation import Segmentation
 from .segments import cluster, draw_features
@@ -33,17 +33,16 @@ from .settings import PRESETS, Settings
 class EmerDiffPipeline(DiffusionPipeline):
     """Segments pictures with a text-to-image latent diffusion model: no training, labels or prompt.
 
-    Made from the parts of a Stable Diffusion 1.x or 2.x checkpoint; `from_pretrained`, `.to()`,
-    `save_pretrained` and offloading are the library's. Raises `ValueError` with the reason where the U-Net is
-    not of a supported architecture, or the parts do not fit each other. A pipeline may be used by several threads at
-    once.
+    It is made from the parts of a Stable Diffusion 1.x or 2.x checkpoint; `from_pretrained`, `.to()`,
+    `save_pretrained` and offloading are diffusers'. Raises `ValueError` with the reason if the U-Net's architecture is
+    not supported or the parts do not fit together. Several threads may use one pipeline at the same time.
 
         pipe = emerdiff.load("miniature")
         segmentation = pipe("street.jpg", pipe.settings(num_segments=12))
     """
 
     share_attention = True
-    """Compute what all rows of a replay share once. Off, each row does it for itself, with the same result."""
+    """Compute once what all rows of a replay share. If off, each row computes it for itself, with the same result."""
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
     _optional_components = ["safety_checker", "feature_extractor"]
@@ -59,14 +58,14 @@ class EmerDiffPipeline(DiffusionPipeline):
         safety_checker: None = None,
         feature_extractor: None = None,
     ) -> None:
-        """`defaults`: settings that suit this model better than the paper's; kept in model_index.json.
+        """`defaults` are settings that suit this model better than the paper's; they are kept in model_index.json.
 
-        The last two are parts of Stable Diffusion checkpoints that are not used: named so that they need not
-        be downloaded.
+        The last two are parts of Stable Diffusion checkpoints that are not used. They are named here so that they
+        need not be downloaded.
         """
         super().__init__()
         self.layers = find_layers(unet)
-        step_at(scheduler, 0)  # refuses other noise schedules than DDIM's, and predictions than noise or velocity
+        step_at(scheduler, 0)  # raises ValueError for a noise schedule that cannot be inverted
         check_parts(vae, text_encoder, tokenizer, unet)
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.register_modules(safety_checker=None, feature_extractor=None)
@@ -82,7 +81,7 @@ class EmerDiffPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "EmerDiffPipeline":
-        """As the library's, but for safetensors only and without the safety checker."""
+        """As in diffusers, but from safetensors files only, and without the safety checker."""
         unused = {"safety_checker": None, "feature_extractor": None}
         return super().from_pretrained(pretrained_model_name_or_path, **unused, **{"use_safetensors": True} | kwargs)
 
@@ -94,7 +93,7 @@ class EmerDiffPipeline(DiffusionPipeline):
 
     @property
     def native_side(self) -> int:
-        """Side in pixels of the pictures that the model was trained on."""
+        """Side, in pixels, of the pictures that the model was trained on."""
         return native_latent_side(self.unet) * self.vae_scale_factor
 
     def __call__(
@@ -108,11 +107,11 @@ class EmerDiffPipeline(DiffusionPipeline):
     ) -> Segmentation:
         """Segment a picture: a path, a PIL image or an (H, W, 3) uint8 array.
 
-        `settings` default to the model's own, `pipe.settings()`. `coarse_labels`, if given, are segments of
-        one's own in place of k-means': (h, w) whole numbers below `num_segments`. `progress` is called after
-        each U-Net call; what it raises ends the run. `rows_per_batch` limits the rows of one U-Net call; by
-        default they follow from the memory that is free. It does not change the result. Raises `ValueError` for
-        a picture that cannot be read or is of one colour, or for settings or labels that do not fit it.
+        `settings` default to the model's own, `pipe.settings()`. `coarse_labels`, if given, are used instead of the
+        segments that k-means finds: (h, w) whole numbers below `num_segments`. `progress` is called after each U-Net
+        call; an exception that it raises ends the run. `rows_per_batch` limits the rows of one U-Net call; by default,
+        free memory does. It does not change the result. Raises `ValueError` for a picture that cannot be read or has
+        only one colour, and for settings or labels that do not fit it.
         """
         stream = self.stream(image, settings, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
         for event in (run := Results(stream)):
@@ -128,9 +127,9 @@ class EmerDiffPipeline(DiffusionPipeline):
         coarse_labels: np.ndarray | None = None,
         rows_per_batch: int | None = None,
     ) -> Generator[Progress, None, Segmentation]:
-        """As calling the pipeline, but yields its progress after each U-Net call and returns the result.
+        """Like calling the pipeline, but yields the progress after each U-Net call, and returns the result.
 
-        Closing the generator ends the run; between calls it holds no lock and no hook.
+        Closing the generator ends the run. While it is suspended, it holds no lock and leaves no hook in the networks.
         """
         seen = self._see(image, settings)
         if coarse_labels is not None:
@@ -146,10 +145,10 @@ class EmerDiffPipeline(DiffusionPipeline):
         previous: Reading | None = None,
         rows_per_batch: int | None = None,
     ) -> Generator[Progress, None, Reading]:
-        """The first half of a run: yields its progress and returns what `segment` and `probe` go on with.
+        """The first half of a run: yields its progress, and returns what `segment` and `probe` need.
 
-        What still holds of a `previous` reading is not computed again: all of it where only the number of segments,
-        the strength, the smoothing, `two_sided` or `magnified_decoding` is another.
+        What is still valid of a `previous` reading is not computed again. That is all of it if only the number of
+        segments, the strength, the smoothing, `two_sided` or `magnified_decoding` has changed.
         """
         seen = self._see(image, settings)
         held = known(previous, seen)
@@ -159,7 +158,7 @@ class EmerDiffPipeline(DiffusionPipeline):
     def segment(
         self, reading: Reading, *, coarse_labels: np.ndarray | None = None, rows_per_batch: int | None = None
     ) -> Generator[Progress, None, Segmentation]:
-        """The second half of a run: the network perturbed segment by segment; yields its progress."""
+        """The second half of a run, in which the network is perturbed segment by segment; yields its progress."""
         if coarse_labels is not None:
             check_coarse(coarse_labels, reading)
         run = self._segment(reading, coarse_labels, rows_per_batch)
@@ -167,7 +166,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return result
 
-    def _read(self, seen: Seen, held: Known, rows: int | None) -> Generator[Rows, None, Reading]:
+    def _read(self, seen: Seen, held: Known, rows: int | None) -> Generator[Done, None, Reading]:
         """What no segment changes (paper, section 3.1). What is `held` of an earlier reading is not computed again."""
         prompt = self._encode_prompt()  # (1, 77, c)
         x_0 = self._encode(seen.picture) if held.x_0 is None else held.x_0  # (1, 4, H / 8, W / 8)
@@ -181,7 +180,7 @@ class EmerDiffPipeline(DiffusionPipeline):
 
     def _segment(
         self, reading: Reading, coarse_labels: np.ndarray | None, rows: int | None
-    ) -> Generator[Rows, None, Segmentation]:
+    ) -> Generator[Done, None, Segmentation]:
         """What each segment changes (paper, sections 3.1 to 3.3). `coarse_labels` take the place of k-means'."""
         settings, k = reading.settings, reading.settings.num_segments
         coarse = coarse_labels
@@ -205,14 +204,14 @@ class EmerDiffPipeline(DiffusionPipeline):
     def probe(
         self, reading: Reading, offsets: np.ndarray, *, rows_per_batch: int | None = None
     ) -> Generator[Progress, None, np.ndarray]:
-        """The picture painted again with the network perturbed at will: (b, H, W, 3) float32, 0 to 255, not clamped.
+        """The picture as the network paints it when perturbed: (b, H, W, 3) float32, 0 to 255, not clamped.
 
-        `offsets` (b, h, w) are added to the modulated layer's output in each cell, as a segment's are in a run: signed
-        strengths. Yields its progress. Raises `ValueError` for offsets that do not fit the grid or are not finite.
+        `offsets` (b, h, w) are signed strengths, added in each cell to the output of the layer that a run perturbs.
+        Yields its progress. Raises `ValueError` for offsets that do not fit the grid or are not finite.
         """
         if offsets.ndim != 3 or offsets.shape[1:] != reading.grid or not np.isfinite(offsets).all():
             h, w = reading.grid
-            raise ValueError(f"offsets must be finite numbers, {h} rows of {w} for each picture, not {offsets.shape}")
+            raise ValueError(f"offsets must be finite numbers, {h} rows of {w} for each picture")
 
         def paint(some: Tensor) -> Generator[int, None, Tensor]:
             return self._decode((yield from self._replay(reading, some))).cpu()
@@ -228,7 +227,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         return self._fit(settings).rows
 
     def features(self, image: Picture, settings: Settings | None = None) -> np.ndarray:
-        """The features alone that a run with these settings would cluster: (h, w, c) float32."""
+        """The features that a run with these settings clusters: (h, w, c) float32."""
         seen = self._see(image, settings)
         x_0, prompt = self._encode(seen.picture), self._encode_prompt()
         for _ in (run := Results(self._draw_features(seen, x_0, prompt, None, rows_that_fit(self.unet, x_0)))):
@@ -239,7 +238,7 @@ class EmerDiffPipeline(DiffusionPipeline):
     def outputs(
         self, image: Picture, layers: Iterable[str], timestep: int, settings: Settings | None = None
     ) -> dict[str, Tensor]:
-        """Outputs (1, ...) of the named `layers` of the U-Net for the picture with noise as of `timestep`."""
+        """Outputs (1, ...) of the U-Net's `layers`, by name, for the picture with the noise of `timestep`."""
         seen = self._see(image, settings)
         x_0, step = self._encode(seen.picture), step_at(self.scheduler, timestep)
         x_t = step.add_noise(x_0, _noise_like(x_0, seen.settings.seed)())
@@ -291,7 +290,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         """Name of the module whose outputs are clustered."""
         return f"{self.layers.features[settings.feature_layer]}.to_q"
 
-    def _invert(self, seen: Seen, x_0: Tensor, prompt: Tensor, rows: int) -> Generator[Rows, None, Inversion]:
+    def _invert(self, seen: Seen, x_0: Tensor, prompt: Tensor, rows: int) -> Generator[Done, None, Inversion]:
         injected = recorded_layers(self.layers, shared=self.share_attention)
         run = invert(
             self.unet,

@@ -1,4 +1,4 @@
-"""How far a run is: its U-Net rows counted, and sketches of what it has found so far."""
+"""How far a run has come: a count of its U-Net rows, and sketches of what it has found so far."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -17,47 +17,47 @@ PAINTING = "painting the picture again"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: U-Net rows done, of all."""
+    """How far a run has come: how many of its U-Net rows are done."""
 
     stage: str
     done: int
     total: int
     sketch: Segmentation | None = None
-    """Once the segments are known, and again when some of their responses are: the result so far."""
+    """The result so far: first when the segments are known, then each time that more of their responses are."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows that a stage has just done; below 0 where they have to be done again."""
+class Done:
+    """The rows of a U-Net call that a stage has just made; negative if they have to be computed again."""
 
     stage: str
-    count: int
+    rows: int
     sketch: Segmentation | None = None
 
 
-def of_stage(stage: str, run: Generator[int, None, object]) -> Generator[Rows, None, object]:
-    """The rows that `run` yields, told as the stage's; its result."""
-    for count in (results := Results(run)):
-        yield Rows(stage, count)
+def of_stage(stage: str, run: Generator[int, None, object]) -> Generator[Done, None, object]:
+    """Yields the rows that `run` yields as those of the stage; returns its result."""
+    for rows in (results := Results(run)):
+        yield Done(stage, rows)
     return results.value
 
 
-def counted(run: Generator[Rows, None, object], total: int, done: int = 0) -> Generator[Progress, None, object]:
-    """The progress that the rows of `run` make from `done` towards `total`; its result."""
-    for rows in (results := Results(run)):
-        done += rows.count
-        yield Progress(rows.stage, done, total, rows.sketch)
+def counted(run: Generator[Done, None, object], total: int, done: int = 0) -> Generator[Progress, None, object]:
+    """Yields the progress of `run`, which begins with `done` rows of the `total`; returns its result."""
+    for just in (results := Results(run)):
+        done += just.rows
+        yield Progress(just.stage, done, total, just.sketch)
     return results.value
 
 
 def filled(
     blank: Segmentation, respond: Callable[[Tensor], Generator[int, None, Tensor]], size: int
-) -> Generator[Rows, None, Segmentation]:
-    """The segmentation with all responses, found for `size` segments at a time; sketches of it on the way.
+) -> Generator[Done, None, Segmentation]:
+    """The `blank` segmentation with all its responses, found for `size` segments at a time; yields sketches on the way.
 
-    `blank` has none yet. `respond` finds those of the segments with the numbers (b,): (b, 3, H, W).
+    `respond` finds the responses (b, 3, H, W) of the segments with the numbers (b,).
     """
-    yield Rows(MODULATING, 0, blank)
+    yield Done(MODULATING, 0, blank)
     responses, known, told = blank.responses.copy(), blank.known.copy(), 0
 
     def found(segments: Tensor) -> Generator[int, None, Tensor]:
@@ -65,7 +65,7 @@ def filled(
         known[segments] = True
         return segments
 
-    for count in in_batches(torch.arange(len(known)), size, found):
+    for rows in in_batches(torch.arange(len(known)), size, found):
         news, told = known.sum() > told, known.sum()
-        yield Rows(MODULATING, count, replace(blank, responses=responses.copy(), known=known.copy()) if news else None)
+        yield Done(MODULATING, rows, replace(blank, responses=responses.copy(), known=known.copy()) if news else None)
     return replace(blank, responses=responses, known=None)

@@ -55,7 +55,7 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Seen(Fitted):
-    """A picture and settings as the network gets them; `notes` tell also what was made of the picture."""
+    """A picture and settings as the network gets them; the notes also say what was done to the picture."""
 
     picture: Image.Image
     """As the network sees it."""
@@ -67,10 +67,10 @@ class Seen(Fitted):
 
 @dataclass(frozen=True, eq=False)
 class Reading(Seen):
-    """A picture as the network has read it: what a run needs before any segment is perturbed."""
+    """A picture as the network has read it: all that a run needs before it perturbs any segment."""
 
     prompt: Tensor
-    """The empty one, encoded."""
+    """The empty prompt, encoded: (1, 77, c)."""
     x_0: Tensor
     """The picture's latents, (1, 4, H / 8, W / 8) for Stable Diffusion."""
     inversion: Inversion
@@ -79,7 +79,7 @@ class Reading(Seen):
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes, nearly all for what the inversion recorded."""
+        """Bytes of memory that it takes, nearly all of them for what the inversion recorded."""
         recorded = (tensor for inverted in self.inversion.steps for tensor in inverted.recorded.values())
         return sum(tensor.nbytes for tensor in recorded)
 
@@ -101,7 +101,7 @@ class Reading(Seen):
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What of an earlier reading holds for a picture and settings; None for what does not."""
+    """What is valid of an earlier reading; None for what has to be computed again."""
 
     x_0: Tensor | None = None
     inversion: Inversion | None = None
@@ -109,6 +109,7 @@ class Known:
 
 
 def known(previous: Reading | None, seen: Seen) -> Known:
+    """What is valid of the `previous` reading for a picture and settings."""
     if previous is None or previous.picture != seen.picture:
         return Known()
 

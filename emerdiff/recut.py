@@ -1,8 +1,8 @@
 """Fewer segments without the network, by linear response.
 
 To first order the signed change of the picture, G(I+) - G(I-), is linear in the offset map: the response of a
-union of segments is the sum of their responses. This is an observation of this project, not of the paper; README
-says how far it holds.
+union of segments is the sum of their responses. This is an observation of this project, not of the paper;
+docs/results.md shows how far it holds.
 """
 
 from dataclasses import replace
@@ -14,9 +14,9 @@ from .segmentation import Segmentation
 
 
 def recut(fine: Segmentation, num_segments: int) -> Segmentation:
-    """The picture in `num_segments` segments, from 2 to those of `fine`, made by merging these as `cuts` says.
+    """The picture in `num_segments` segments, from 2 to as many as `fine` has, merged from these as `cuts` describes.
 
-    Raises `ValueError` for another number.
+    Raises `ValueError` for any other number.
     """
     groups = cuts(fine)
     if not 2 <= num_segments < len(groups):

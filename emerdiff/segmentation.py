@@ -14,7 +14,7 @@ class Segmentation:
     """The segments of one picture. H x W is the size the network saw, h x w its low-resolution grid.
 
     Segment i has the same number in every array; a segment may have no pixels in `labels`. The fields are what the
-    network found. All else follows from them: it is computed at the first use, and kept.
+    network found. Everything else follows from them; it is computed at the first use, and kept.
     """
 
     image: np.ndarray
@@ -32,7 +32,7 @@ class Segmentation:
     model: str
     """The checkpoint's name or folder."""
     notes: tuple[str, ...] = ()
-    """What was made of the picture or changed in the settings, and why, as sentences."""
+    """What was done to the picture or changed in the settings, and why, as sentences."""
     known: np.ndarray | None = None
     """(k,) bool: in a sketch of a run that goes on, which of the responses are known; the others are 0. None: all.
 

@@ -126,7 +126,7 @@ def test_draws_of_features_do_not_depend_on_the_batch(small, picture):
 
 def test_attention_outside_transformers_is_refused():
     blocks = {"down_block_types": ("AttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")}
-    with pytest.raises(ValueError, match="attention in transformers alone; this U-Net also has down_blocks.0"):
+    with pytest.raises(ValueError, match="attention only in transformers; this U-Net also has it in down_blocks.0"):
         EmerDiffPipeline(**small_parts(**blocks))
 
 
