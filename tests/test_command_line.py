@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -401,12 +402,22 @@ def test_a_file_that_cannot_be_written_is_told_before_a_study_begins(capsys, fol
         assert (folder / "a.png").read_bytes() == before and not (folder / "new.png").exists()
 
 
-def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_path, monkeypatch):
-    names = ("exact", "one side, 8 steps", "magnified, 6 steps")
+@pytest.fixture
+def short(checkpoint, tmp_path):
+    """The checkpoint, but with defaults that make the many runs of a study short: 4 of 10 steps are replayed."""
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    defaults = {"num_inference_steps": 10, "modulation_timestep": 301, "kmeans_n_init": 1}
+    (folder / "model_index.json").write_text(json.dumps(index | {"defaults": defaults}))
+    return folder
+
+
+def test_a_sweep_holds_variants_against_the_exact_run(capsys, short, tmp_path, monkeypatch):
+    names = ("exact", "one side, 3 steps", "magnified, 2 steps")
     monkeypatch.setattr(sweep, "VARIANTS", {name: sweep.VARIANTS[name] for name in names})
     monkeypatch.setattr(sweep, "FINE", 6)
     files = {f"--{kind}": tmp_path / name for kind, name in (("out", "sweep.json"), ("figure", "sweep.png"))}
-    arguments = ["--scenes", 1, "--num-segments", 3, "--model", checkpoint, "--device", "cpu", "--dtype", "float32"]
+    arguments = ["--scenes", 1, "--num-segments", 3, "--model", short, "--device", "cpu", "--dtype", "float32"]
     status, out, _ = called(capsys, "sweep", *arguments, *(word for pair in files.items() for word in pair))
     rows = strict(files["--out"].read_text())["rows"]
     assert status == 0 and {*names, "naive"} < rows.keys() and all(f"\n{name} " in out for name in rows)
@@ -416,11 +427,11 @@ def test_a_sweep_holds_variants_against_the_exact_run(capsys, checkpoint, tmp_pa
     assert Image.open(files["--figure"]).width > 600
 
 
-def test_ablations_vary_one_setting_at_a_time(capsys, checkpoint, tmp_path, monkeypatch):
+def test_ablations_vary_one_setting_at_a_time(capsys, short, tmp_path, monkeypatch):
     values = {"feature_timestep": (1, 301), "feature_layer": (0, 1), "modulation layer": (1, 2)}
     values |= {"strength": (0.0, 10.0), "attention_injection": (True, False)}
     monkeypatch.setattr(ablation, "VALUES", values | {"smoothing": (0.8,)})
-    arguments = ["--scenes", 1, "--num-segments", 3, "--model", checkpoint, "--device", "cpu", "--dtype", "float32"]
+    arguments = ["--scenes", 1, "--num-segments", 3, "--model", short, "--device", "cpu", "--dtype", "float32"]
     status, out, _ = called(capsys, "ablate", *arguments, "--out", tmp_path / "a.json", "--figure", tmp_path / "a.png")
     rows = strict((tmp_path / "a.json").read_text())["rows"]
     assert status == 0 and [[row["value"] for row in rows[name]] for name in values] == [[*v] for v in values.values()]
