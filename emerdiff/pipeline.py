@@ -183,9 +183,9 @@ class EmerDiffPipeline(DiffusionPipeline):
     ) -> Generator[Done, None, Segmentation]:
         """What each segment changes (paper, sections 3.1 to 3.3). `coarse_labels` take the place of k-means'."""
         settings, k = reading.settings, reading.settings.num_segments
-        coarse = coarse_labels
-        if coarse is None:
-            coarse = cluster(reading.features, k, settings.kmeans_n_init)  # (h, w) in 0..k-1
+        if coarse_labels is None:
+            coarse_labels = cluster(reading.features, k, settings.kmeans_n_init)
+        coarse = coarse_labels.astype(np.int32)  # (h, w) in 0..k-1
         masks = torch.from_numpy(coarse) == torch.arange(k)[:, None, None]  # (k, h, w)
         signs = torch.tensor([-1, 1] if settings.two_sided else [1])[:, None, None]
         decode, unperturbed = self._decoder(reading)  # unperturbed: (1, 3, H, W)
@@ -197,7 +197,7 @@ class EmerDiffPipeline(DiffusionPipeline):
             minus = pictures[:, 0] if settings.two_sided else unperturbed
             return response(minus, pictures[:, -1], settings.smoothing).cpu()  # (b, 3, H, W)
 
-        blank = reading.blank(coarse.astype(np.int32), str(self.name_or_path or "unnamed"))
+        blank = reading.blank(coarse, str(self.name_or_path or "unnamed"))
         rows = rows or rows_that_fit(self.unet, reading.x_0)
         return (yield from filled(blank, respond, max(1, rows // len(signs))))  # which has d_i and argmax d_i
 

@@ -360,9 +360,11 @@ def test_coarse_labels_that_do_not_fit_are_refused(small, picture, labels):
         small(picture, quick(), coarse_labels=labels)
 
 
-def test_a_runs_own_coarse_labels_give_the_run_again(small, picture):
+@pytest.mark.parametrize("dtype", [np.int32, np.int8, np.uint16])
+def test_a_runs_own_coarse_labels_give_the_run_again(small, picture, dtype):
     result = small(picture, quick())
-    again = small(picture, quick(), coarse_labels=result.coarse_labels)
+    again = small(picture, quick(), coarse_labels=result.coarse_labels.astype(dtype))
+    assert again.coarse_labels.dtype == np.int32
     np.testing.assert_array_equal(again.differences, result.differences)
 
 
