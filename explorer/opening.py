@@ -100,5 +100,5 @@ def opened(page: Page, asked: Asked, k: int, look: dict) -> dict:
 def unfinished(page: Page, example: Example | None, source: str, look: dict) -> dict:
     """Words and pictures of the stored result, at the example's own k; or the picture alone."""
     if example and example.summary:
-        return {page.words: pictures.words(example.summary), **page.compare(stored(example), **look)}
+        return {page.words: pictures.words(example.summary, example.k), **page.compare(stored(example), **look)}
     return {page.words: "", **page.unsegmented(source, look["opacity"], look["outlines"])}

@@ -111,7 +111,7 @@ class Page:
         choices = [(session.name(i), i) for i in session.ids]
         return {
             self.session: session,
-            self.words: pictures.words(session.segmentation.summary(), seconds),
+            self.words: pictures.words(session.segmentation.summary(), session.k, seconds),
             **self.compare(pictures.layers(session), view, opacity, outlines),
             self.table: pictures.table(session),
             self.chosen: gr.update(choices=choices, value=[i for i in chosen if i in session.ids]),
@@ -229,7 +229,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             render=False,
         ),
         status=gr.HTML("", elem_id="status", render=False),
-        words=gr.Markdown(pictures.words(first.summary), elem_id="summary", render=False),
+        words=gr.Markdown(pictures.words(first.summary, first.k), elem_id="summary", render=False),
         look={
             "view": gr.Radio(
                 [(name.capitalize(), name) for name in VIEWS],

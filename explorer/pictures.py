@@ -211,14 +211,14 @@ def figure(session: Session) -> Figure:
     return plot
 
 
-def words(summary: dict, seconds: float | None = None) -> str:
-    """The result in one line."""
+def words(summary: dict, k: int, seconds: float | None = None) -> str:
+    """The result in one line; it has been cut to `k` segments, of which some may have been merged."""
     s = summary["settings"]
     found = sum(part["share"] > 0 for part in summary["segments"])
     took = f" in {duration(seconds)}" if seconds else ""
     line = (
         f"**{found} segments**{took}. EmerDiff puts **{summary['differs_from_naive']:.0%}** of the pixels into another "
-        f"segment than naive upsampling does. {label_of(summary['model'])}, k = {s['num_segments']}, "
+        f"segment than naive upsampling does. {label_of(summary['model'])}, k = {k}, "
         f"timestep {s['modulation_timestep']}, strength {s['strength']:g}, "
         f"features at {s['feature_timestep']}, seed {s['seed']}."
     )

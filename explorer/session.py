@@ -163,7 +163,9 @@ class Session:
     @cached_property
     def segmentation(self) -> emerdiff.Segmentation:
         """What is shown, numbered 0, 1, ... without gaps."""
-        return self._base if len(self.ids) == self.k else emerdiff.merge(self._base, self._groups)
+        if len(self.ids) == self.k:
+            return self._base
+        return replace(emerdiff.merge(self._base, self._groups), notes=self._base.notes)
 
     @cached_property
     def legend(self) -> Legend:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event
-from types import SimpleNamespace
 from zipfile import ZipFile
 
 import httpx
@@ -405,6 +404,7 @@ def test_names_merges_and_k_moved_while_a_full_run_goes_on_are_kept(page, monkey
     page.get_by_text("Segment 3, Segment 4: ").wait_for()
     page.get_by_role("button", name="Merge").click()
     page.get_by_text("5 segments").wait_for()
+    assert "k = 6" in page.locator("#summary").inner_text()
     set_slider(page, "Segments (k)", 5)
     page.get_by_text("k = 5, timestep 41").wait_for()
     begin.set()
@@ -439,7 +439,7 @@ def test_a_checkpoint_is_loaded_in_the_open_and_stop_does_not_wait_for_it(page, 
         assert end.wait(60)
         raise ValueError(f"cannot load {name}")
 
-    monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
+    monkeypatch.setattr(emerdiff, "load", load)
     ready(page)
     name = [*MODELS][1]
     page.get_by_text("Advanced").click()

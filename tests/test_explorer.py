@@ -868,7 +868,7 @@ def test_the_figure_has_a_panel_for_each_k_that_there_is(k, panels):
 
 
 def test_the_summary_line_says_what_was_done(session):
-    line = pictures.words(session.cut(5).segmentation.summary(), 75)
+    line = pictures.words(session.cut(5).segmentation.summary(), 5, 75)
     assert line.startswith("**5 segments** in 75 s. ") and line.endswith(
         "Cut from 8 segments by adding their responses."
     )
@@ -954,7 +954,7 @@ def test_a_checkpoint_that_cannot_be_had_is_stood_in_for_by_another_and_that_is_
     assert "Gone could not be loaded; There was used instead." in found["Gone"].segmentation.notes
     assert "was used instead" not in " ".join(found["There"].segmentation.notes)
     assert found["Gone"].segmentation.model == str(checkpoint)
-    line = pictures.words(found["Gone"].segmentation.summary())
+    line = pictures.words(found["Gone"].segmentation.summary(), 3)
     assert "There, k = 3" in line and "was used instead" in line
 
 
