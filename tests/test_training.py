@@ -337,7 +337,7 @@ def test_a_crop_is_a_square_as_long_as_the_shorter_side(tmp_path, size):
 
 def test_photographs_that_are_not_there_are_an_error_that_says_so(tmp_path, capsys):
     empty = write_folder(tmp_path / "empty", {"a.txt": b"alone", "b.png": wall("red", "PNG")})
-    with pytest.raises(ValueError, match=r"empty: there is no picture \(\.jpg, .*beside a \.txt"):
+    with pytest.raises(ValueError, match=r"empty: no readable picture \(\.jpg, .*\) has a \.txt of the same name"):
         find_photographs([empty])
     for path in (tmp_path / "missing", write_tar(tmp_path / "a.tar.gz", FILES, "w:gz"), empty / "b.png"):
         with pytest.raises(ValueError, match=f"{path.name} is neither a folder nor a tar"):
@@ -348,7 +348,7 @@ def test_photographs_that_are_not_there_are_an_error_that_says_so(tmp_path, caps
     ("options", "told"),
     [
         (["--photographs", "missing"], "missing is neither a folder nor a tar"),
-        (["--photographs-share", "0"], "--photographs-share must be over 0"),
+        (["--photographs-share", "0"], "--photographs-share must be above 0"),
     ],
 )
 def test_the_command_refuses_photographs_that_it_cannot_train_on(monkeypatch, capsys, tmp_path, options, told):

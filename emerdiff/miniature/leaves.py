@@ -1,7 +1,7 @@
 """Dead leaves: random textured shapes that occlude one another, with the statistics of natural images.
 
-They keep the autoencoder and the denoiser from knowing nothing but drawn scenes, so that a photograph
-is less foreign to them (model: Lee, Mumford and Huang, "Occlusion models for natural images", 2001).
+The networks are trained on them as well as on drawn scenes, so that photographs are less unfamiliar to them (model:
+Lee, Mumford and Huang, "Occlusion models for natural images", 2001).
 """
 
 from functools import lru_cache
@@ -63,7 +63,7 @@ def draw_leaves(seed: int, size: int = 512) -> tuple[np.ndarray, str]:
     leaf_count = int(rng.integers(15, 70))
     radii = np.sort(size * 0.04 * (1 + rng.pareto(1.2, leaf_count).clip(0, 12)))[::-1]
     centres = rng.uniform(-0.1, 1.1, (leaf_count, 2)) * size
-    grey, saturation = rng.uniform(0.05, 0.95, (6, 1)), rng.uniform(0, 0.8, (6, 1))  # nature is seldom garish
+    grey, saturation = rng.uniform(0.05, 0.95, (6, 1)), rng.uniform(0, 0.8, (6, 1))  # nature is rarely garish
     palette = grey + saturation * (rng.uniform(0, 1, (6, 3)) - grey)
     for index in range(-1, leaf_count):  # -1 is the background
         box = (0, 0, size, size)

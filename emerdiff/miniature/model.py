@@ -46,10 +46,10 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def start_text_encoder(
     encoder: CLIPTextModel, tokenizer: CLIPTokenizer, begun: CLIPTextModel, begun_tokenizer: CLIPTokenizer
 ) -> None:
-    """Give `encoder` the weights of `begun`, whose tokenizer may be another.
+    """Give `encoder` the weights of `begun`, which may have another tokenizer.
 
-    Tokens are the same where their strings are. A token that is new starts as the mean of the pieces that
-    `begun_tokenizer` spells it with, or stays as it is where there are none.
+    Tokens with the same string are the same. A new token starts as the mean of the pieces that `begun_tokenizer` spells
+    it with, or stays as it is if there are none.
     """
     rows, begun_rows = (of.get_input_embeddings().weight for of in (encoder, begun))
     ids, begun_ids, spell = tokenizer.get_vocab(), begun_tokenizer.get_vocab(), begun_tokenizer.backend_tokenizer.model

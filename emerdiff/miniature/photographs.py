@@ -1,6 +1,6 @@
 """Photographs to train on: pictures with captions, in folders and tars.
 
-A picture and its captions are two files of one name, as in WebDataset: `KEY.jpg`, `.jpeg`, `.png` or `.webp` beside
+As in WebDataset, a picture and its captions are two files of the same name: `KEY.jpg`, `.jpeg`, `.png` or `.webp`, and
 `KEY.txt`, in which each line is a caption.
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger("emerdiff.miniature.photographs")
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, or the part of a tar that is one of its members: read where it lies."""
+    """A file, or a member of a tar, which is read from within it."""
 
     name: str
     file: Path
@@ -55,16 +55,16 @@ class Photograph:
     captions: tuple[str, ...]
 
     def open(self) -> Image.Image:
-        """Upright and 8-bit RGB; `ValueError` where it cannot be read."""
+        """Upright and 8-bit RGB; raises `ValueError` if it cannot be read."""
         try:
             return open_picture(Image.open(io.BytesIO(self.picture.read()), formats=FORMATS))
-        except Exception as error:  # Pillow raises nearly anything over a file
+        except Exception as error:  # Pillow can raise nearly anything for a file
             raise ValueError(f"{self.picture.name} is skipped: {error}") from error
 
     def draw(self, seed: int, side: int) -> tuple[np.ndarray, str]:
-        """Picture (side, side, 3) uint8 and caption: a random square as long as the shorter side, half of them flipped.
+        """Picture (side, side, 3) uint8 and caption: a random square as wide as the shorter side, half of them flipped.
 
-        One of the captions, where there are several.
+        The caption is a random one if there are several.
         """
         rng, picture = np.random.default_rng(seed), self.open()
         square = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS, centering=tuple(rng.random(2)))
@@ -74,13 +74,13 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Photographs:
-    """Photographs for a share of the training seeds: none comes again before all others have come."""
+    """Photographs for a share of the training seeds: none is repeated before all others have been used."""
 
     found: tuple[Photograph, ...] = ()
     share: float = 0.0
 
     def of(self, seed: int) -> Photograph | None:
-        """The one whose turn it is; None where a scene is to be drawn."""
+        """The one whose turn it is; None if a scene is to be drawn."""
         turn = math.floor(seed * self.share)
         if not self.found or math.floor((seed + 1) * self.share) == turn:
             return None
@@ -94,10 +94,10 @@ def _order(count: int, seed: int) -> np.ndarray:
 
 
 def find_photographs(paths: Sequence[Path], *, workers: int = 1) -> tuple[Photograph, ...]:
-    """Those of tars and of folders, with the folders and tars in them; what is skipped is counted in the log.
+    """Finds those in folders and tars, and in folders and tars within folders; the log counts what is skipped.
 
-    Each picture is opened once, by `workers` threads, so that training meets none that cannot be read. `ValueError`
-    for a path that is neither a folder nor a tar, and where nothing is found.
+    Each picture is opened once, by `workers` threads, so that training never comes across an unreadable one. Raises
+    `ValueError` for a path that is neither a folder nor a tar, and if nothing is found.
     """
     entries = [entry for path in paths for entry in _entries(path)]
     pictures = [entry for entry in entries if entry.ending in ENDINGS]
@@ -115,7 +115,7 @@ def find_photographs(paths: Sequence[Path], *, workers: int = 1) -> tuple[Photog
     )
     if not found:
         where, endings = ", ".join(map(str, paths)), ", ".join(ENDINGS)
-        raise ValueError(f"{where}: there is no picture ({endings}) beside a .txt of its name that can be read")
+        raise ValueError(f"{where}: no readable picture ({endings}) has a .txt of the same name")
     return found
 
 
@@ -125,7 +125,7 @@ def _entries(path: Path) -> Iterator[Entry]:
             yield from _entries(file) if file.suffix == ".tar" else [Entry(str(file), file)]
         return
     try:
-        with tarfile.open(path, "r:") as tar:  # not compressed: members are read where they lie
+        with tarfile.open(path, "r:") as tar:  # not compressed: members are read from within it
             members = [member for member in tar if member.isreg()]
     except (OSError, tarfile.TarError) as error:
         raise ValueError(f"{path} is neither a folder nor a tar that can be read: {error}") from error

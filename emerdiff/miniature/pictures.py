@@ -17,11 +17,11 @@ from .photographs import Photograph, Photographs
 from .scenes import draw_scene
 
 FIRST_SEED = 1_000_000  # scenes below are never trained on: they are for tests, examples and evaluation
-LEAVES_SHARE, ROOMS_SHARE, PORTRAITS_SHARE = 0.15, 0.15, 0.05  # of the drawn ones; the rest is what its seed draws
+LEAVES_SHARE, ROOMS_SHARE, PORTRAITS_SHARE = 0.15, 0.15, 0.05  # of the drawn ones; seeds choose the rest
 
 
 def draw(turn: tuple[int, Photograph | None], side: int) -> tuple[np.ndarray, str]:
-    """Picture (side, side, 3) uint8 and caption of a training seed: of its photograph, or drawn where it has none."""
+    """Picture (side, side, 3) uint8 and caption of a training seed: its photograph, or drawn if it has none."""
     seed, photograph = turn
     if photograph:
         return photograph.draw(seed, side)
@@ -35,7 +35,7 @@ def draw(turn: tuple[int, Photograph | None], side: int) -> tuple[np.ndarray, st
 
 
 class Stream:
-    """Pictures drawn ahead by worker processes, at most `ahead` of them waiting; of `photographs` a share.
+    """Pictures drawn ahead by worker processes, a share of them from `photographs`; at most `ahead` are waiting.
 
     The workers are forked: make the stream before anything touches a GPU.
     """
@@ -66,7 +66,7 @@ class Stream:
 
     def close(self) -> None:
         self._closed = True
-        self._room.release()  # the pool would wait for the seeds' end
+        self._room.release()  # otherwise the pool would wait for the last seed
         self._pool.terminate()
 
 
@@ -97,7 +97,7 @@ class Store:
         return [tensor[at] for tensor in self.tensors]
 
     def take(self, stream: Stream, at_most: int, *, at_least: int) -> list[tuple[np.ndarray, str]]:
-        """Pictures from `stream` that there is room for, waiting until there will be `at_least` rows in all."""
+        """Pictures from `stream`, as many as there is room for; waits until there are `at_least` rows in all."""
         room = self.rows - len(self)
         return stream.take(min(at_most, room), at_least=min(at_least - len(self), room))
 

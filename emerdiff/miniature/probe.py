@@ -1,14 +1,14 @@
-"""What a model's features tell apart, in a minute: `python -m emerdiff.miniature.probe --model DIR`.
+"""What classes a model's features can tell apart, in a minute: `python -m emerdiff.miniature.probe --model DIR`.
 
-A measure to train by: no picture is painted, only the features of the 16 x 16 cells are read. Two things are asked of
-them, judged over the pixels of pictures with truth:
+A score to steer training by: no picture is painted, only the features of the 16 x 16 cells are read. They are judged in
+two ways, over the pixels of pictures with truth:
 
-- what k-means makes of each picture's, as EmerDiff begins: segments of whole cells, each taking its commonest class
-  (majority), or matched one to one with the classes (Hungarian);
-- which class linear discriminant analysis says each cell is of. It is trained on cells and their commonest classes,
-  of four fifths of the same dataset's pictures, and judged on the other fifth; each fifth has its turn.
+- how well k-means groups the cells of each picture, which is EmerDiff's first step: each segment of whole cells takes
+  its commonest class (majority), or segments and classes are matched one to one (Hungarian);
+- how well linear discriminant analysis tells the class of each cell. It is trained on the cells of four fifths of the
+  dataset's pictures, with their commonest classes, and judged on the other fifth; each fifth is used once.
 
-No map of whole cells can be better than that of their commonest classes (ceiling).
+No map of whole cells can be better than one in which each cell has its commonest class (ceiling).
 """
 
 import argparse
@@ -34,7 +34,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Scores:
-    """mIoU, and of the linear classifier the share of pixels whose class is right as well; 0 to 1."""
+    """mIoU, and for the linear classifier also the share of pixels whose class is right; 0 to 1."""
 
     majority: float
     hungarian: float
@@ -46,7 +46,7 @@ class Scores:
 def probe(pipe: EmerDiffPipeline, dataset: Dataset, settings: Settings) -> Scores:
     """Scores of the features that `settings` name.
 
-    `ValueError` for fewer than `FOLDS` pictures, or for one that does not fit its labels.
+    Raises `ValueError` for fewer than `FOLDS` pictures, or for one that does not fit its labels.
     """
     if len(dataset.names) < FOLDS:
         raise ValueError(f"a linear probe needs at least {FOLDS} pictures, not {len(dataset.names)}")
@@ -63,7 +63,7 @@ def probe(pipe: EmerDiffPipeline, dataset: Dataset, settings: Settings) -> Score
 
 
 def read(pipe: EmerDiffPipeline, dataset: Dataset, settings: Settings) -> Iterator[Table]:
-    """The table of each picture as if each cell were a segment; without edges, as no score here has any."""
+    """The table of each picture as if each cell were a segment; without edges, which no score here needs."""
     for name in dataset.names:
         image, truth = dataset.load(name)
         features = pipe.features(image, settings)
@@ -75,7 +75,7 @@ def read(pipe: EmerDiffPipeline, dataset: Dataset, settings: Settings) -> Iterat
 
 
 def segment(cells: Table, num_segments: int) -> Table:
-    """The table of the segments that k-means makes of the cells; EmerDiff's, but for fewer restarts."""
+    """The table of the segments that k-means makes of the cells, as in EmerDiff, but with fewer restarts."""
     labels = cluster(cells.embeddings, num_segments, n_init=10)
     within = np.eye(num_segments, dtype=np.int64)[:, labels]  # (k, cells)
     means = within @ cells.embeddings / within.sum(1, keepdims=True)
@@ -83,7 +83,7 @@ def segment(cells: Table, num_segments: int) -> Table:
 
 
 def classify(pictures: Sequence[Table]) -> np.ndarray:
-    """Outcomes (n, 3, classes) of the pictures' cells, each given the class that other pictures' cells let expect."""
+    """Outcomes (n, 3, classes) of the pictures' cells, each given a class by what other pictures' cells show."""
     outcomes = [None] * len(pictures)
     for fold in range(FOLDS):
         known = [picture for i, picture in enumerate(pictures) if i % FOLDS != fold]
@@ -113,13 +113,13 @@ def main() -> None:
         nargs="*",
         default=[SCENES],
         metavar="DATASET",
-        help=f"as of `python -m emerdiff evaluate`: scenes, or a folder of images/ and labels/ (default {SCENES})",
+        help=f"as for `emerdiff evaluate`: scenes, or a folder of images/ and labels/ (default: {SCENES})",
     )
     parser.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
-    parser.add_argument("--num-segments", type=int, default=12, help="of k-means (%(default)s)")
+    parser.add_argument("--num-segments", type=int, default=12, help="segments of k-means (default: %(default)s)")
     for name in ("feature_timestep", "feature_layer", "feature_draws"):
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=argparse.SUPPRESS, help="by default the model's own")
+        parser.add_argument(option, type=int, default=argparse.SUPPRESS, help="default: the model's own")
     options = vars(parser.parse_args())
     sources, model = options.pop("datasets"), options.pop("model")
     try:

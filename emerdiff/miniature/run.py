@@ -1,4 +1,4 @@
-"""A run of the miniature's training: all that a checkpoint holds, its optimizers, and how it tells of itself."""
+"""A run of the miniature's training: its state, which checkpoints hold, its optimizers, and its log."""
 
 import copy
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("emerdiff.miniature.train")
 
 
 class Run:
-    """Everything that training changes: what a checkpoint holds."""
+    """Everything that training changes, and thus everything that a checkpoint holds."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Run:
         vae: AutoencoderTiny | None = None,
         seed: int,
     ) -> None:
-        """`vae`: that of the pipeline begun with, of any width; a new one where there is none."""
+        """`vae`: the autoencoder of the pipeline to start from, of any width; None for a new one."""
         torch.manual_seed(seed)
         self.out, self.device, self.minutes = out, device, minutes
         self.started = self.clock()
@@ -60,11 +60,11 @@ class Run:
         self.parts = {name: getattr(self, name) for name in names}
 
     def _new_average(self) -> EMAModel:
-        """Short at first: over a run of a thousand steps, a decay of 0.999 would keep a third of where it began."""
+        """Short at first: over a thousand steps, a decay of 0.999 alone would keep a third of the initial weights."""
         return EMAModel(self.denoiser.parameters(), decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
 
     def clock(self) -> float:
-        """Seconds; on a CPU those that each thread worked, so that a busy machine trains as much as a quiet one."""
+        """Seconds; on a CPU, processor time per thread, so that a busy machine trains as much as a quiet one."""
         return time.process_time() / torch.get_num_threads() if self.device.type == "cpu" else time.monotonic()
 
     @property
@@ -88,7 +88,7 @@ class Run:
         log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
 
     def start_from(self, pipeline: EmerDiffPipeline) -> None:
-        """Begin with the networks of a finished pipeline in place of random ones.
+        """Begin with the networks of a finished pipeline instead of random ones.
 
         Its autoencoder stays as it is. Its text encoder gets this run's vocabulary.
         """
@@ -101,7 +101,7 @@ class Run:
         return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
     def text(self, tokens: Tensor) -> Tensor:
-        """What the denoiser is told: (n, 77) tokens -> (n, 77, c), some of them replaced by the empty prompt."""
+        """The prompts for the denoiser: (n, 77) tokens -> (n, 77, c), some of them replaced by the empty prompt."""
         told = torch.rand(len(tokens), device=self.device) >= DROPPED_CAPTIONS
         prompts = torch.cat([self.tokens([""]).to(self.device), tokens[told].long()])  # the empty one is encoded once
         return self.text_encoder(prompts).last_hidden_state[told.cumsum(0) * told]
@@ -110,7 +110,7 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def compiled(self, function):
-        """On a CPU as it is: compiling each stage takes minutes there, and a step gets a quarter faster."""
+        """Not on a CPU: there, compiling takes minutes for each stage and makes a step only a quarter faster."""
         return function if self.device.type == "cpu" else torch.compile(function, dynamic=False)
 
     def export(self) -> None:
@@ -129,7 +129,7 @@ def as_matrix(weight: Tensor) -> Tensor:
 
 
 class LayersMuon(torch.optim.Muon):
-    """torch's Muon, which takes matrices alone, on the weights of linear and convolution layers."""
+    """torch's Muon, which takes only matrices, on the weights of linear and convolution layers."""
 
     def __init__(self, weights: list[nn.Parameter], **options) -> None:
         self.weights = weights

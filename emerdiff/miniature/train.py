@@ -1,18 +1,18 @@
 """Train the miniature from nothing: `python -m emerdiff.miniature.train --out runs/miniature --minutes 24`.
 
-Scenes are drawn by worker processes, each seen first by the autoencoder, then, as latents that stay on the
-device, by the denoiser; beside a GPU for as long as training lasts, on a CPU all before the denoiser starts:
+Worker processes draw scenes. The autoencoder is trained on them first, then the denoiser, on their latents, which stay
+on the device. With a GPU, scenes are drawn as long as training lasts; on a CPU, all before the denoiser starts.
 
 1. `autoencoder` (17 % of the time), on crops: L1 and L2, with a little noise on the latents.
 2. `denoiser`, on the scenes at a quarter of their side (to 40 %), then at half of it (to 75 %), as Stable Diffusion
-   began at 256 x 256: a sixteenth and a quarter of the cost, and what a scene is made of and where it stands is
-   learned there. Half of the timesteps are those at which a picture's layout is decided.
+   began at 256 x 256: at a sixteenth and a quarter of the cost, composition and layout are learned there. Half of the
+   timesteps are those at which a picture's layout is decided.
 3. `denoiser`, on the scenes at their full side (the rest), at all timesteps alike.
 
 The denoiser has Stable Diffusion's noise schedule. It predicts the velocity, as Stable Diffusion 2.1's does: where it
 predicts the noise, an error of 1 % at the noisiest steps is one of 15 % in the picture, and layout is learned last.
 
-With `--photographs`, pictures of one's own take the place of a share of the scenes, in all stages.
+With `--photographs`, your own pictures replace a share of the scenes in all stages.
 
 Minutes are the processor's on a CPU: on a busy machine training lasts longer, and does as much. A checkpoint is written
 every few of them; the same command resumes from it. The finished pipeline, with the averaged weights in half precision,
@@ -38,7 +38,7 @@ from .pictures import FIRST_SEED, Store, Stream, random_crops
 from .run import Report, Run, annealed, optimize
 from .scenes import draw_scene
 
-PHOTOGRAPHS_SHARE = 0.65  # of the pictures, where there are photographs
+PHOTOGRAPHS_SHARE = 0.65  # of the pictures, if there are photographs
 AUTOENCODER_ENDS, QUARTER_ENDS, HALF_ENDS = 0.17, 0.4, 0.75  # as shares of the time, as are `--stages`
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
 LAYOUT_TIMESTEPS = (500, 1000)  # at less than the full side, half of the timesteps are drawn from these
@@ -56,7 +56,7 @@ class Sizes:
     batches: tuple[int, int, int]  # of the denoiser at a quarter of the side, at half of it, at the full side
     pictures: int  # kept as pixels while the autoencoder trains
     latents: int  # kept for the denoiser; once there are so many, no more scenes are drawn
-    drawn_first: bool  # before the denoiser's first step: workers beside a CPU's trainer slow it severalfold
+    drawn_first: bool  # before the denoiser's first step: on a CPU, workers would slow training down severalfold
     workers: int
 
     @classmethod
@@ -129,7 +129,7 @@ def finish_autoencoder(run: Run, seen: Store, kept: Store) -> None:
 
 
 def draw_latents(run: Run, stream: Stream, kept: Store, at_most: int, *, at_least: int) -> None:
-    """Add the scenes that are ready, `at_most` of them, or more where `at_least` are to be kept in all."""
+    """Add the scenes that are ready, `at_most` of them, or more if that takes `at_least` rows to be kept in all."""
     if drawn := kept.take(stream, at_most, at_least=at_least):
         pictures, captions = zip(*drawn, strict=True)
         latents = encode(run, torch.from_numpy(np.stack(pictures)))
@@ -170,7 +170,7 @@ def train_denoiser(
 
 
 def keep_all(run: Run, stream: Stream, kept: Store, file: Path) -> None:
-    """Fill `kept`, written to `file` time and again; what that takes does not count as training."""
+    """Fill `kept`, saving it to `file` repeatedly; that time does not count as training."""
     began = run.clock()
     while len(kept) < kept.rows:
         draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
@@ -180,10 +180,10 @@ def keep_all(run: Run, stream: Stream, kept: Store, file: Path) -> None:
 
 
 def load_tokenizer(out: Path, start: Path | None, photographs: Photographs) -> CLIPTokenizer:
-    """That of the pipeline begun with; where there is none, and for photographs, a run's own.
+    """The tokenizer of the pipeline to start from; without one, or with photographs, the run's own.
 
-    It is learned from captions of scenes, and of the photographs, and kept in OUT/tokenizer: learned twice, equally
-    frequent pairs get other numbers, and a run that resumes must find its own.
+    It is learned from captions of scenes and photographs, and kept in OUT/tokenizer, because a run that resumes must
+    find its own: if it were learned again, equally frequent pairs could get other numbers.
     """
     if start and not photographs.found:
         return CLIPTokenizer.from_pretrained(start / "tokenizer")
@@ -204,7 +204,7 @@ def train(
     stages: tuple[float, float],
     photographs: Photographs,
 ) -> None:
-    """Train, or go on training, for `minutes` in all; the result is OUT/pipeline."""
+    """Train, or continue to train, for `minutes` in all; the result is OUT/pipeline."""
     out.mkdir(parents=True, exist_ok=True)
     sizes, checkpoint = Sizes.of(device), out / "checkpoint.pt"
     resumed = checkpoint.exists()
@@ -242,23 +242,24 @@ def train(
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m emerdiff.miniature.train", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder of checkpoint and result")
+    parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder for checkpoint and result")
     parser.add_argument(
-        "--minutes", type=float, default=24, help="of training in all, earlier runs included; on a CPU, of its work"
+        "--minutes", type=float, default=24, help="of training, earlier runs included; on a CPU, of processor time"
     )
     parser.add_argument(
         "--start",
         type=Path,
-        help="finished pipeline to begin with: its autoencoder stays, and without --photographs its vocabulary",
+        help="finished pipeline to start from: keeps its autoencoder and, without --photographs, its vocabulary",
     )
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes, noise: new ones for --start")
+    seeds = "first seed of scenes and noise; use a new one with --start (default: %(default)s)"
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help=seeds)
     parser.add_argument(
         "--stages",
         type=float,
         nargs=2,
         default=(QUARTER_ENDS, HALF_ENDS),
         metavar=("QUARTER", "HALF"),
-        help="shares of the time at which training at a quarter and at half of the side end (%(default)s)",
+        help="shares of the time at which training at a quarter and at half of the side end (default: %(default)s)",
     )
     parser.add_argument(
         "--photographs",
@@ -272,7 +273,7 @@ def main() -> None:
         type=float,
         default=PHOTOGRAPHS_SHARE,
         metavar="SHARE",
-        help="of the pictures that are photographs; the rest is drawn (%(default)s)",
+        help="share of the pictures that are photographs; the others are drawn (default: %(default)s)",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -283,7 +284,7 @@ def main() -> None:
     if not 0 <= arguments.stages[0] <= arguments.stages[1] <= 1:
         parser.error("--stages must be two shares of the time, from 0 to 1, the first no larger than the second")
     if not 0 < arguments.photographs_share <= 1:
-        parser.error("--photographs-share must be over 0, and at most 1")
+        parser.error("--photographs-share must be above 0 and at most 1")
     torch.set_float32_matmul_precision("high")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options = vars(arguments)

@@ -203,7 +203,7 @@ class Canvas:
             pixel /= middle
             u, v = (u - np.float32(0.5)) / d, np.log(d) * np.float32(1.6)
         step = TEXELS * pixel / period  # texels from one pixel to the next
-        while step < 0.6:  # a texture seen from near is repeated more often, lest it blur
+        while step < 0.6:  # a texture seen from near is repeated more often, so that it does not blur
             step, period = step * 2, period / 2
         level = min(max(round(math.log2(step)), 0), 6)
         bits = 9 - level
