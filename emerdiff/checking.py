@@ -70,7 +70,7 @@ def try_out(pipeline) -> None:
     """Runs each network of an `EmerDiffPipeline` on the device "meta" once: only shapes are computed, in no time.
 
     Raises whatever they raise, and `ValueError` if a shape differs from what the configurations promise or a layer
-    never runs, as layers for other conditions than a prompt do not.
+    never runs, such as one for a condition other than the prompt.
     """
     unet, side = pipeline.unet, 512
     prompt = pipeline.text_encoder(empty_prompt(pipeline.tokenizer, pipeline.text_encoder).to("meta"))[0]

@@ -1,7 +1,7 @@
-"""A program of its own: from an AVIF or HEIC picture on its standard input to a PNG on its standard output.
+"""A program of its own that turns an AVIF or HEIC picture on standard input into a PNG on standard output.
 
-These are made like videos, whose decoders get a whole file at once: it can keep them busy for hours, or take all
-memory. A program can be ended. Its arguments: seconds, bytes and pixels that it may take, and where its libraries are.
+Such pictures are stored like videos, and their decoders get a whole file at once: it can keep them busy for hours, or
+take all memory. A process can be killed. Arguments: limits on seconds, bytes and pixels, and the path of its libraries.
 """
 
 import io
@@ -14,7 +14,7 @@ def main(seconds: int, memory: int, area: int, *folders: str) -> None:
 
     try:
         import resource
-    except ImportError:  # on Windows; there who started this ends it
+    except ImportError:  # on Windows; there, the parent process ends it
         pass
     else:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))

@@ -1,4 +1,4 @@
-"""Pictures' files decoded so that nothing in a file can run a program, take for ever or fill the memory."""
+"""Decodes pictures' files so that nothing in them can start a program, run for ever or fill the memory."""
 
 import io
 import subprocess
@@ -19,17 +19,17 @@ from .filenames import readable
 
 SHORTEST_SIDE = 64  # pixels
 LARGEST_AREA = 20_000_000  # pixels
-LONGEST_ASPECT = 16  # longer side to shorter: as sides are rounded up to 64, longer ones would grow out of hand
+LONGEST_ASPECT = 16  # longer side to shorter: sides are rounded up to 64, so longer pictures would grow out of hand
 LARGEST_FILE = 2**30  # bytes: more than the largest area takes in any format
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")  # none of which starts another program
-NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # how libtiff gives what lies in a file so
-SECONDS = 10  # of a processor, for one file: the largest honest ones take 2
-BLOCK = 1024  # bytes that a decoder gets at once: of a JPEG's scans that are next to empty, a hundred
+NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # how libtiff returns these
+SECONDS = 10  # of processor time for one file; the largest honest ones take 2
+BLOCK = 1024  # bytes that a decoder gets at once: up to a hundred nearly empty scans of a JPEG
 SPARE = 2**26  # bytes that may be read beyond four times a file
-MOST_PIECES = 100_000  # of a JPEG before its pixels, and stray bytes; of a PNG with next to nothing in them
-MOST_STRIPS = 200_000  # of a TIFF, or tiles
-MOST_MEMORY = 2**31  # bytes that may be taken for an AVIF or HEIC picture: the largest honest ones take 2**28
+MOST_PIECES = 100_000  # segments and stray bytes of a JPEG before its pixels; nearly empty chunks of a PNG
+MOST_STRIPS = 200_000  # or tiles, of a TIFF
+MOST_MEMORY = 2**31  # bytes that decoding an AVIF or HEIC picture may take; the largest honest ones take 2**28
 LARGEST_NOTE = 2**16  # bytes of EXIF or XMP: as much as a JPEG's segment holds
 
 
@@ -40,14 +40,14 @@ class Decoded:
     picture: Image.Image
     """Loaded, in any mode."""
     values: np.ndarray | None
-    """(H, W), or (H, W, 3 or 4) uint16: what the file holds where `picture`, with 8 bits a channel, cannot."""
+    """(H, W), or (H, W, 3 or 4) uint16: what the file holds, if `picture` cannot with 8 bits a channel."""
 
 
 def decode(source: str | Path) -> Decoded:
     """The picture in a file. Raises `ValueError` with a sentence that names the file, but no folder.
 
-    Refused are files in another format than `FORMATS`, AVIF and HEIC, whatever their name, and pictures of over
-    `LARGEST_AREA`: that before any pixel is decoded.
+    Refuses files in formats other than `FORMATS`, AVIF and HEIC, whatever their name, and, before any pixel is decoded,
+    pictures of more than `LARGEST_AREA` pixels.
     """
     path = Path(source)
     name = harmless(path.name)
@@ -68,18 +68,18 @@ def decode(source: str | Path) -> Decoded:
 
 
 def harmless(name: str) -> str:
-    """A file's name, or what a library says of the file, as it can stand in a sentence: readable and short."""
+    """A file's name, or what a library says about it, made readable and short enough for a sentence."""
     shown = readable(name) or "the file"
     return shown if len(shown) <= 60 else f"{shown[:40]}…{shown[-19:]}"
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raises `ValueError` for a picture of (width, height) with too short a side, too many pixels or too long."""
+    """Raises `ValueError` for a picture of (width, height) that is too small, too large, or too long and narrow."""
     if min(size) < SHORTEST_SIDE:
         raise _Refused(_limits("this one has {} x {}".format(*size)))
     _check_area(size)
     if max(size) > LONGEST_ASPECT * min(size):
-        limit = f"a picture may be at most {LONGEST_ASPECT} times as long as it is wide, or as wide as it is high"
+        limit = f"the longer side of a picture may be at most {LONGEST_ASPECT} times the shorter"
         raise _Refused(f"{limit}: this one has {size[0]} x {size[1]}")
 
 
@@ -94,7 +94,7 @@ def _limits(what: str) -> str:
 
 
 class _Refused(ValueError):
-    """With a sentence that needs no more."""
+    """Its message is a complete sentence."""
 
 
 class _Exceeded(Exception):
@@ -103,19 +103,19 @@ class _Exceeded(Exception):
 
 @contextmanager
 def explained(name: str) -> Iterator[None]:
-    """What Pillow raises over a file, and that can be nearly anything, as `ValueError`."""
+    """Turns anything that Pillow raises about a file into a `ValueError`."""
     try:
         yield
     except _Refused:
         raise
     except _Exceeded as error:
-        raise ValueError(f"{name} takes too long to read: save it anew, as JPEG or PNG") from error
+        raise ValueError(f"{name} takes too long to read: save it again as JPEG or PNG") from error
     except Image.DecompressionBombError as error:
         raise ValueError(_limits("this one has far more")) from error
     except Exception as error:
-        reason = getattr(error, "strerror", None)  # of the system, or else of the library over what it has read
+        reason = getattr(error, "strerror", None)  # from the system; otherwise from the library
         what = harmless(str(error) or type(error).__name__)
-        reason = reason or f"it is damaged or of a rare kind ({what}); save it anew as JPEG or PNG"
+        reason = reason or f"it is damaged or of a rare kind ({what}); save it again as JPEG or PNG"
         raise ValueError(f"{name} cannot be read: {reason}") from error
 
 
@@ -126,14 +126,14 @@ def _content(path: Path) -> bytes:
     if not size:
         raise _Refused(f"{harmless(path.name)} is empty")
     if size > LARGEST_FILE:
-        raise _Refused(f"{harmless(path.name)} has {size / 2**30:.1f} GB: a picture's file may have 1 GB at most")
+        raise _Refused(f"{harmless(path.name)} has {size / 2**30:.1f} GB: a picture file may have at most 1 GB")
     return path.read_bytes()
 
 
 class _Rationed(io.BytesIO):
-    """A file's bytes, which a decoder gets until the `end`, and not over and over again.
+    """A file's bytes, which a decoder can read until the `end`, but not over and over again.
 
-    The end is a time of this thread's work, so that a busy machine does not refuse what an idle one reads.
+    `end` is in processor time of this thread, so that a busy machine does not refuse what an idle one accepts.
     """
 
     def __init__(self, data: bytes, end: float) -> None:
@@ -151,26 +151,26 @@ class _Rationed(io.BytesIO):
 def _opened(data: bytes, end: float) -> Image.Image:
     picture = Image.open(_Rationed(data, end), formats=FORMATS)
     _check_area(picture.size)
-    picture.decodermaxblock = BLOCK  # between blocks the decoder comes back, and is stopped when its time is up
+    picture.decodermaxblock = BLOCK  # between blocks the decoder returns, and is stopped if its time is up
     return picture
 
 
 def _loaded(picture: Image.Image, data: bytes, end: float) -> Decoded:
-    for key, most in (("exif", LARGEST_NOTE), ("Raw profile type exif", 2 * LARGEST_NOTE)):  # that is in hexadecimal
+    for key, most in (("exif", LARGEST_NOTE), ("Raw profile type exif", 2 * LARGEST_NOTE)):  # which is hexadecimal
         if len(picture.info.get(key) or "") > most:  # a megabyte's entries can ask for a terabyte
             del picture.info[key]
     tags = picture.tag_v2 if picture.format == "TIFF" else {}
     args = picture.tile[0].args if picture.tile else ""
     raw = str(args if isinstance(args, str) else args[0])
     kind, _, order = raw.partition(";16")
-    if kind in ("RGB", "RGBA", "RGBX", "RGBa", "LA") and order:  # of these Pillow keeps the high bytes alone
+    if kind in ("RGB", "RGBA", "RGBX", "RGBa", "LA") and order:  # of these, Pillow keeps only the high bytes
         return _deep(picture, data, end, kind, order)
     if raw in NATIVE and picture.use_load_libtiff:
         _decode_as(picture, NATIVE[raw])
     picture.load()
-    if raw == "I;32N":  # TIFF's numbers without a sign
+    if raw == "I;32N":  # TIFF's unsigned numbers
         return Decoded(picture, np.asarray(picture).view(np.uint32))
-    if raw == "L" and tags.get(tiff.SAMPLEFORMAT) == (2,):  # and those of 8 bits with one
+    if raw == "L" and tags.get(tiff.SAMPLEFORMAT) == (2,):  # and its signed ones of 8 bits
         return Decoded(picture, np.asarray(picture).view(np.int8))
     if not picture.mode.startswith(("I", "F")):
         return Decoded(picture, None)
@@ -185,16 +185,16 @@ def _decode_as(picture: Image.Image, raw: str) -> None:
 
 
 def _deep(picture: Image.Image, data: bytes, end: float, kind: str, order: str) -> Decoded:
-    """Channels of 16 bits: their high bytes, then, by taking them to lie in the other order, their low bytes."""
+    """Channels of 16 bits: first their high bytes, then, read in the other byte order, their low bytes."""
     low, little = _opened(data, end), sys.byteorder == "little"
     if kind == "LA":
-        _decode_as(picture, "RGBA")  # which is grey's high and low byte, then alpha's
+        _decode_as(picture, "RGBA")  # the high and low bytes of grey, then of alpha
         grey, grey_low, alpha, alpha_low = np.moveaxis(np.asarray(picture, np.uint16), 2, 0)
         return Decoded(low, np.stack([grey << 8 | grey_low] * 3 + [alpha << 8 | alpha_low], 2))
     _decode_as(picture, f"{kind.upper()};16{order}")
     _decode_as(low, f"{kind.upper()};16{'B' if order == 'L' or order == 'N' and little else 'L'}")
     values = np.asarray(picture, np.uint16) << 8 | np.asarray(low)
-    if kind == "RGBa":  # colours are multiplied by alpha, which says what the whole is
+    if kind == "RGBa":  # colours are multiplied by alpha, which shows their range
         alpha = values[..., 3:]
         whole = 65535 if alpha.max() > 32767 else alpha.max()
         values[..., :3] = (values[..., :3] * (whole / np.maximum(alpha, 1))).clip(0, 65535)
@@ -202,7 +202,7 @@ def _deep(picture: Image.Image, data: bytes, end: float, kind: str, order: str) 
 
 
 def _check_tiff(data: bytes, end: float, name: str, ending: str) -> None:
-    """Its decoder gets the whole file at once: what it can be made to do is bounded beforehand, by its directory."""
+    """Refuses a TIFF that would take too much work: its decoder gets the whole file at once and cannot be stopped."""
     file = _Rationed(data, end)
     head = file.read(8)
     big = head[2] == 43
@@ -210,7 +210,7 @@ def _check_tiff(data: bytes, end: float, name: str, ending: str) -> None:
     start, entry = (8, 20) if big else (2, 12)  # bytes
     count = int.from_bytes(data[tags.next :][:start], "little" if head.startswith(b"I") else "big")
     places = range(tags.next + start, tags.next + start + entry * min(count, 2**16 + 1), entry)
-    if len({data[place : place + 2] for place in places}) < count:  # of two Pillow takes the last, libtiff the first
+    if len({data[place : place + 2] for place in places}) < count:  # of two, Pillow takes the last, libtiff the first
         raise _Refused(f"{name} is a TIFF picture, {formats.BROKEN}")
     file.seek(tags.next)
     tags.load(file)
@@ -228,7 +228,7 @@ def _check_tiff(data: bytes, end: float, name: str, ending: str) -> None:
 
 
 def _converted(data: bytes) -> bytes | None:
-    """An AVIF or HEIC picture as PNG, by a program of its own that can be ended; None where that cannot read it."""
+    """An AVIF or HEIC picture as PNG, made by a process that can be killed; None if it cannot read the picture."""
     folders = [folder for folder in sys.path if folder]
     limits = map(str, (SECONDS, MOST_MEMORY, LARGEST_AREA))
     command = [sys.executable, "-I", Path(__file__).with_name("converting.py"), *limits, *folders]
@@ -244,7 +244,7 @@ def _converted(data: bytes) -> bytes | None:
     return png or None
 
 
-# --- Only what is needed of files whose parts are read one by one, as their number and size have no limit
+# --- Files reduced to what is needed: decoders also read their other parts, whose number and size have no limit
 
 
 def _bare(data: bytes, end: float) -> bytes:
@@ -256,7 +256,7 @@ def _bare(data: bytes, end: float) -> bytes:
 
 
 def _bare_png(file: _Rationed) -> bytes:
-    """Without animation, text and damaged side information; in place of a profile that is no good, an empty one."""
+    """Without animation, text and damaged side information; an unusable profile becomes an empty one."""
     kept, count = bytearray(file.read(8)), 0
     while len(head := file.read(8)) == 8:
         kind, length = head[4:], int.from_bytes(head[:4])
@@ -291,7 +291,7 @@ def _unpacks(profile: bytes) -> bool:
 
 
 def _bare_jpeg(file: _Rationed) -> bytes:
-    """Without comments, further pictures and previews; of EXIF and XMP the first segment."""
+    """Without comments, further pictures and previews; only the first segments of EXIF and XMP are kept."""
     kept, notes, count = bytearray(file.read(2)), set(), 0
     while mark := file.read(1):
         if (count := count + 1) > MOST_PIECES:
@@ -310,7 +310,7 @@ def _bare_jpeg(file: _Rationed) -> bytes:
         note = next((note for note in (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0") if body.startswith(note)), None)
         if (
             b"\xc0" <= code <= b"\xcf"
-            or code in b"\xdb\xdd\xe0\xee"  # tables, JFIF, Adobe's way with colours
+            or code in b"\xdb\xdd\xe0\xee"  # tables, JFIF, Adobe's colour transform
             or code == b"\xe2" and body.startswith(b"ICC_PROFILE\0")
             or code == b"\xe1" and note and note not in notes
         ):

@@ -10,8 +10,8 @@ TONES = (0, 0.45, -0.4)  # of the base colours: how far towards white or, below 
 def palette(num_segments: int) -> np.ndarray:
     """(k, 3) uint8 colours; colour i does not depend on k.
 
-    The first ten are Petroff's (arXiv 2107.02270), which eyes of all kinds tell apart; then their lighter and their
-    darker tones, and so on.
+    The first ten are Petroff's (arXiv 2107.02270), which people with colour blindness can tell apart, too. Lighter
+    and darker tones of these follow.
     """
     base = 255 * np.array(matplotlib.color_sequences["petroff10"])
     tone, which = np.divmod(np.arange(num_segments), len(base))
@@ -39,7 +39,7 @@ def overlay(
 ) -> np.ndarray:
     """`colours` (k, 3) of the segments over the picture (H, W, 3) uint8, with white outlines.
 
-    `opacity`, 0 to 1, may differ by segment, (k,); a segment of none has no outline either.
+    `opacity`, 0 to 1, may differ by segment, (k,); a segment with opacity 0 has no outline either.
     """
     alpha = np.broadcast_to(np.asarray(opacity, np.float32), len(colours))[labels][..., None]
     mixed = image + alpha * (colours.astype(np.float32)[labels] - image)

@@ -1,4 +1,4 @@
-"""What files that cannot be read as pictures are, and what to do about them, in words."""
+"""Says what a file that cannot be read as a picture is, and what to do about it."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ VIDEO = "not a picture: save one of its frames as JPEG or PNG"
 PACKED = "not a picture: unpack it and take a picture from it"
 PAPER = "not a picture: save the page as PNG"
 DATA = "not a picture: save what it shows as PNG"
-RAW_PICTURE = "a camera's raw picture", "which cannot be read here: develop it and save it as JPEG or PNG"
+RAW_PICTURE = "a raw photograph", "which cannot be read here: develop it and save it as JPEG or PNG"
 
 MAGIC = (  # offset, bytes found there, what the file is, what to do
     (0, b"8BPS", "a Photoshop document", PICTURE),
@@ -67,10 +67,10 @@ MAGIC = (  # offset, bytes found there, what the file is, what to do
     (4, b"moov", "a video", VIDEO),
     (4, b"mdat", "a video", VIDEO),
     (4, b"wide", "a video", VIDEO),
-    (8, b"WAVE", "a sound", "not a picture"),
-    (0, b"ID3", "a sound", "not a picture"),
-    (0, b"OggS", "a sound or a video", "not a picture"),
-    (0, b"fLaC", "a sound", "not a picture"),
+    (8, b"WAVE", "an audio file", "not a picture"),
+    (0, b"ID3", "an audio file", "not a picture"),
+    (0, b"OggS", "an audio or video file", "not a picture"),
+    (0, b"fLaC", "an audio file", "not a picture"),
     (0, b"PK\3\4", "a ZIP archive or a document stored as one", PACKED),
     (0, b"PK\5\6", "an empty ZIP archive", "not a picture"),
     (0, b"Rar!", "a RAR archive", PACKED),
@@ -138,7 +138,7 @@ def is_like_video(data: bytes) -> bool:
 
 
 def is_raw(tags: Mapping[int, object], data: bytes, ending: str) -> bool:
-    """Whether a TIFF is a camera's raw picture, of which only a small preview would be read."""
+    """Whether a TIFF is a raw photograph, of which only a small preview would be read."""
     preview = int(tags.get(254, 0)) & 1 and 330 in tags  # the picture itself is in a subdirectory
     return bool(data[8:10] == b"CR" or 50706 in tags or preview or ending.lower() in RAW_ENDINGS)
 

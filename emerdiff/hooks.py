@@ -1,6 +1,6 @@
 """Reading and changing a network from outside, by hooks that last as long as a `with` block.
 
-Each block holds the network's lock, so that runs that share a network never meet each other's hooks.
+Each block holds the network's lock, so that runs that share a network never see each other's hooks.
 """
 
 import difflib
@@ -32,7 +32,7 @@ def layer(network: nn.Module, name: str) -> nn.Module:
         return network.get_submodule(name)
     except AttributeError:
         near = difflib.get_close_matches(name, dict(network.named_modules()), n=5)
-        raise ValueError(f"the network has no layer {name!r}; near names: {', '.join(near) or 'none'}") from None
+        raise ValueError(f"the network has no layer {name!r}; similar names: {', '.join(near) or 'none'}") from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 from .batches import Rows, in_batches
 from .hooks import exclusive, record
 
-SCHEDULE = (  # settings of DDIM that its noise schedule and sampling grid follow from
+SCHEDULE = (  # settings of DDIM that determine its noise schedule and sampling grid
     "num_train_timesteps",
     "beta_start",
     "beta_end",

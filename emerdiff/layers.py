@@ -49,7 +49,7 @@ def check_conditioning(config: Mapping[str, object]) -> None:
     if config.get("attention_type", "default") != "default":
         extra.append("attention_type")
     if extra:
-        raise ValueError(f"EmerDiff supports U-Nets conditioned on a prompt alone; this one has {', '.join(extra)}")
+        raise ValueError(f"EmerDiff supports U-Nets conditioned only on a prompt; this one also has {', '.join(extra)}")
     if type(config.get("cross_attention_dim", 0)) is not int:
         raise ValueError(
             "EmerDiff needs a U-Net whose layers all read the same prompt; the cross_attention_dim of this one is "
@@ -67,7 +67,7 @@ def find_layers(unet: nn.Module) -> Layers:
     check_conditioning(config)
     if config.in_channels != config.out_channels:
         raise ValueError(
-            f"EmerDiff needs a U-Net that takes noisy latents alone; this one takes {config.in_channels} channels "
+            f"EmerDiff needs a U-Net that takes only noisy latents; this one takes {config.in_channels} channels "
             f"and predicts {config.out_channels} (an inpainting or editing model?)"
         )
     usable = [i for i, block in enumerate(unet.up_blocks) if _has_transformers(block)]

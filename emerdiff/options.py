@@ -1,4 +1,4 @@
-"""The options that commands share, and what is made of their values."""
+"""The options that commands share, and the checks of their values."""
 
 import argparse
 from dataclasses import fields
@@ -29,10 +29,10 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """An option for each field of `Settings`, whose values the class itself checks."""
     group = parser.add_argument_group("settings (default: those of the model)")
-    group.add_argument("--preset", choices=PRESETS, default=argparse.SUPPRESS, help="what the other settings change")
+    group.add_argument("--preset", choices=PRESETS, default=argparse.SUPPRESS, help="what these settings then change")
     for f in fields(Settings):
         flag = "--" + f.name.replace("_", "-")
-        if f.type is bool:
+        if isinstance(f.default, bool):
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
         else:
             low, high = Settings.range_of(f.name)
@@ -40,7 +40,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(options: argparse.Namespace, *, device: torch.device | None = None) -> tuple[EmerDiffPipeline, Settings]:
-    """The model and its settings as the options have them; `device` is used unless they name one."""
+    """The model and the settings that the options ask for; `device` is used unless they name one."""
     pipe = load(
         options.model,
         device=options.device or device,
@@ -74,7 +74,7 @@ def count(text: str) -> int:
 
 
 def output_file(text: str) -> Path:
-    """A file to be written after a long run, so whether it can be is tried beforehand."""
+    """A file to be written after a long run; whether that is possible is tried beforehand."""
     file = Path(text)
     try:
         if not file.exists():
@@ -101,7 +101,7 @@ def dtype(text: str) -> torch.dtype:
 
 
 def number(text: str) -> int | float | str:
-    """An int if it is one, else a float; failing both the text itself, which `Settings` refuses in its own words."""
+    """An int if possible, else a float; failing both, the text itself, which `Settings` refuses in its own words."""
     for kind in (int, float):
         try:
             return kind(text)

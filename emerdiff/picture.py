@@ -1,4 +1,4 @@
-"""Pictures in: anything that people have, as plain RGB; and their size for the network."""
+"""Reads any picture as plain RGB, and finds its size for the network."""
 
 import io
 import math
@@ -18,16 +18,16 @@ SIDE_MULTIPLE = 64  # of the picture the network sees: 8 for the autoencoder, 8 
 
 STRAY = 0.001  # share of the values at either end that may be hot pixels
 SMALLEST_OBJECT = 9  # pixels, 3 x 3
-LARGEST_PROFILE = 2**23  # bytes: a printing press's has up to 3 million
-SAME_COLOUR = 3  # levels of 256: profiles that are all called sRGB differ by that
-NOISE = 2  # levels of 256 about a colour that are not told from it
+LARGEST_PROFILE = 2**23  # bytes; those of printing presses have up to 3 million
+SAME_COLOUR = 3  # levels (of 256): profiles that are all called sRGB differ by that
+NOISE = 2  # levels (of 256) within which a colour counts as the same
 
 Picture = Image.Image | np.ndarray | str | Path
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A picture as it is segmented, and what was made of it on the way."""
+    """A picture as it is segmented, and what was done to it."""
 
     picture: Image.Image
     """Upright 8-bit sRGB."""
@@ -44,9 +44,9 @@ def read_picture(source: Picture) -> Opened:
     """An upright 8-bit sRGB picture from a file, a PIL image or an (H, W, 3) uint8 array.
 
     EXIF rotation and the colour profile are applied, transparency is laid on white, values of more than 8 bits are
-    scaled, or stretched where they fill less than half of their range, and of an animation the first frame is taken.
-    Raises `ValueError` where the file cannot be read or is in a format that is not, where a side is under 64 pixels
-    or the picture has over 20 million (checked before they are decoded), and where it is of one colour.
+    scaled, or stretched if they fill less than half of their range, and the first frame of an animation is taken.
+    Raises `ValueError` if the file cannot be read, if a side has fewer than 64 pixels or the picture more than 20
+    million (checked before they are decoded), and if it has only one colour.
     """
     picture, values = _loaded(source)
     notes = []
@@ -62,13 +62,13 @@ def read_picture(source: Picture) -> Opened:
     if alpha:
         picture.putalpha(alpha)
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    picture.info = {}  # what was known of other colours and another orientation
+    picture.info = {}  # it describes the colours and orientation of before
     _check_that_something_is_there(picture, alpha)
     return Opened(picture, tuple(notes))
 
 
 def _loaded(source: Picture) -> tuple[Image.Image, np.ndarray | None]:
-    """The picture as it is, and its values where they are of more than 8 bits."""
+    """The picture as it is, and its values if they have more than 8 bits."""
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,), (4,)):
             raise ValueError(f"an array must be (H, W, 3) uint8, not {source.shape} {source.dtype}")
@@ -87,7 +87,7 @@ def _loaded(source: Picture) -> tuple[Image.Image, np.ndarray | None]:
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # the library's, over EXIF that is damaged: then it does not count
+    except Exception:  # the library can raise anything for damaged EXIF, which is then ignored
         return picture.copy()
 
 
@@ -95,10 +95,10 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _in_8_bits(values: np.ndarray, info: dict, notes: list[str]) -> Image.Image:
-    """Values (H, W) or (H, W, 3 or 4), the fourth for alpha, scaled to 0..255; `info` of their file goes along.
+    """Values (H, W) or (H, W, 3 or 4), the fourth for alpha, scaled to 0..255; `info` is that of their file.
 
-    Those that lie in 0..65535, or as fractions in 0..1 or 0..255, and fill half of that, are scaled from there; others
-    are stretched from their own range, with a note. Values that are not finite are black.
+    Values within 0..65535, or fractions within 0..1 or 0..255, are scaled from that range if they fill half of it;
+    others are stretched from their own range, with a note. Values that are not finite are black.
     """
     colours = [values] if values.ndim == 2 else [values[..., i] for i in range(3)]
     finite = reduce(np.logical_and, map(np.isfinite, colours))  # (H, W)
@@ -138,7 +138,7 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _highest(values: np.ndarray, finite: np.ndarray) -> float:
-    """The highest of the `finite` values (H, W), where those of stray pixels do not count, but those of objects do."""
+    """The highest of the `finite` values (H, W), without those of stray pixels, but with those of objects."""
     highest = np.quantile(values[finite], 1 - STRAY, method="lower")
     above = (values > highest) & finite
     objects, _ = scipy.ndimage.label(above, np.ones((3, 3)))
@@ -164,12 +164,12 @@ def _srgb(picture: Image.Image, notes: list[str]) -> Image.Image:
         try:
             return _by_profile(picture, picture.info["icc_profile"])
         except (ValueError, KeyError, OSError, ImageCms.PyCMSError):
-            notes.append("The picture's colour profile is damaged or does not fit it, and was left out of account.")
+            notes.append("The picture's colour profile is damaged or does not fit, and was ignored.")
     return picture.convert("RGB")
 
 
 def _by_profile(picture: Image.Image, data: bytes) -> Image.Image:
-    """A picture in L, RGB or CMYK as sRGB. Profiles that are no good raise what their library or this pleases."""
+    """A picture in L, RGB or CMYK as sRGB. An unusable profile may raise anything."""
     if not data or len(data) > LARGEST_PROFILE or b"mpet" in data:  # such tags are programs, and may run for hours
         raise ValueError
     profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
@@ -194,17 +194,17 @@ def _check_that_something_is_there(picture: Image.Image, alpha: Image.Image | No
     if not _is_of_one_colour(picture):
         return
     if alpha and alpha.getextrema()[1] == 0:
-        raise ValueError("the picture is transparent all over: there is nothing to find in it")
+        raise ValueError("the picture is completely transparent: there is nothing to find in it")
     if alpha and alpha.getextrema()[0] < 255:
         raise ValueError("the transparent picture, laid on white, is of one colour: lay it on another colour first")
     raise ValueError("the picture is of one colour: there is nothing to find in it")
 
 
 def _is_of_one_colour(picture: Image.Image) -> bool:
-    """Whether all pixels but a few lie within `NOISE` of one colour, and that without any pattern.
+    """Whether all but a few pixels lie within `NOISE` of one colour, without any pattern.
 
-    A pattern is a square of 8 x 8 pixels that is off that colour by a level of 256 on average; a few are fewer than
-    the `SMALLEST_OBJECT` has.
+    A few are fewer than `SMALLEST_OBJECT`. A pattern is a square of 8 x 8 pixels that differs from that colour by one
+    level (of 256) on average.
     """
     counts = np.reshape(picture.histogram(), (3, 256))
     colour = (counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)).argmax(1)  # the median

@@ -181,7 +181,7 @@ class EmerDiffPipeline(DiffusionPipeline):
     def _segment(
         self, reading: Reading, coarse_labels: np.ndarray | None, rows: int | None
     ) -> Generator[Done, None, Segmentation]:
-        """What each segment changes (paper, sections 3.1 to 3.3). `coarse_labels` take the place of k-means'."""
+        """What each segment changes (paper, sections 3.1 to 3.3). `coarse_labels` replace those of k-means."""
         settings, k = reading.settings, reading.settings.num_segments
         if coarse_labels is None:
             coarse_labels = cluster(reading.features, k, settings.kmeans_n_init)
@@ -273,7 +273,7 @@ class EmerDiffPipeline(DiffusionPipeline):
             return autoencoder.decode(self.vae, latents)
 
     def _decoder(self, reading: Reading) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
-        """How perturbed latents are decoded; and the unperturbed picture, where one is needed."""
+        """How perturbed latents are decoded, and the unperturbed picture if it is needed."""
         dtype, x_0 = self.unet.dtype, reading.x_0
         if not reading.settings.magnified_decoding or dtype == torch.float32:
             return self._decode, None if reading.settings.two_sided else self._decode(x_0)

@@ -11,7 +11,7 @@ from .segmentation import Segmentation
 
 INVERTING = "inverting the picture"
 READING = "reading features"
-MODULATING = "modulating segments"
+PERTURBING = "perturbing segments"
 PAINTING = "painting the picture again"
 
 
@@ -57,7 +57,7 @@ def filled(
 
     `respond` finds the responses (b, 3, H, W) of the segments with the numbers (b,).
     """
-    yield Done(MODULATING, 0, blank)
+    yield Done(PERTURBING, 0, blank)
     responses, known, told = blank.responses.copy(), blank.known.copy(), 0
 
     def found(segments: Tensor) -> Generator[int, None, Tensor]:
@@ -67,5 +67,5 @@ def filled(
 
     for rows in in_batches(torch.arange(len(known)), size, found):
         news, told = known.sum() > told, known.sum()
-        yield Done(MODULATING, rows, replace(blank, responses=responses.copy(), known=known.copy()) if news else None)
+        yield Done(PERTURBING, rows, replace(blank, responses=responses.copy(), known=known.copy()) if news else None)
     return replace(blank, responses=responses, known=None)

@@ -14,7 +14,7 @@ from .picture import Picture, read_picture, size_for_network
 from .segmentation import Segmentation
 from .settings import Settings
 
-OF_INVERSION = (  # settings that the inversion and what it records follow from
+OF_INVERSION = (  # settings that determine the inversion and what it records
     "seed",
     "feature_layer",
     "modulation_timestep",
@@ -84,7 +84,7 @@ class Reading(Seen):
         return sum(tensor.nbytes for tensor in recorded)
 
     def blank(self, coarse_labels: np.ndarray, model: str) -> Segmentation:
-        """The segmentation of which only the coarse labels (h, w) are known, and no response."""
+        """The segmentation with its coarse labels (h, w), before any response is known."""
         k, image = self.settings.num_segments, np.asarray(self.picture)
         return Segmentation(
             image=image,
@@ -124,7 +124,7 @@ def known(previous: Reading | None, seen: Seen) -> Known:
 
 
 def fit(settings: Settings, scheduler: SchedulerMixin, layers: Layers, native_side: int) -> Fitted:
-    """The settings as a model with these parts can run them; raises `ValueError` where it cannot."""
+    """The settings as a model with these parts can run them; raises `ValueError` if it cannot."""
     last = len(layers.features) - 1
     if settings.feature_layer > last:
         raise ValueError(f"feature_layer must be from 0 to {last} for this model, not {settings.feature_layer}")
@@ -164,7 +164,7 @@ def see(image: Picture, fitted: Fitted, *, cell: int, multiple: int) -> Seen:
 
 
 def check_coarse(labels: np.ndarray, seen: Seen) -> None:
-    """Raises `ValueError` where `labels` are not of k segments on the grid."""
+    """Raises `ValueError` unless `labels` give each cell of the grid one of k segments."""
     (height, width), last = seen.grid, seen.settings.num_segments - 1
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != seen.grid or not whole or labels.min() < 0 or labels.max() > last:

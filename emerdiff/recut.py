@@ -21,7 +21,7 @@ def recut(fine: Segmentation, num_segments: int) -> Segmentation:
     groups = cuts(fine)
     if not 2 <= num_segments < len(groups):
         raise ValueError(
-            f"num_segments must be from 2 to {len(groups) - 1}, those of the segmentation, not {num_segments}"
+            f"num_segments must be from 2 to {len(groups) - 1}, the number of segments there are, not {num_segments}"
         )
     return merge(fine, groups[num_segments])
 
@@ -54,7 +54,7 @@ def cuts(fine: Segmentation) -> np.ndarray:
 def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
     """The segmentation whose segments are unions: segment i of `fine` becomes part of `groups[i]`.
 
-    `groups`: k whole numbers; in their order they are made 0, 1, ....
+    `groups` are k whole numbers; they are renumbered 0, 1, and so on, in ascending order.
     """
     values, groups = np.unique(groups, return_inverse=True)
     if len(groups) != len(fine.responses):

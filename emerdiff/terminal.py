@@ -1,4 +1,4 @@
-"""What commands print: lines that no terminal obeys, on streams that never fail."""
+"""Prints what commands report: lines without control sequences, on streams that never fail."""
 
 import os
 import sys

@@ -88,7 +88,7 @@ def test_shared_layers_do_not_compute_what_they_share(small, picture):
     cross = [f"{name}.to_out.0" for name in small.layers.cross_attention]
     unneeded = [f"{name}.{part}" for name in small.layers.self_attention for part in ("to_q", "to_k")] + cross
     run = small.stream(picture, quick())
-    while next(run).stage != "modulating segments":
+    while next(run).stage != "perturbing segments":
         pass
     handles = [small.unet.get_submodule(n).register_forward_hook(lambda *_: called.append(1)) for n in unneeded]
     try:
@@ -370,7 +370,7 @@ def test_a_runs_own_coarse_labels_give_the_run_again(small, picture, dtype):
 
 @pytest.mark.parametrize("k", [1, 0, 9])
 def test_a_recut_to_another_number_is_refused(fine, k):
-    with pytest.raises(ValueError, match=f"from 2 to 8, those of the segmentation, not {k}"):
+    with pytest.raises(ValueError, match=f"from 2 to 8, the number of segments there are, not {k}"):
         emerdiff.recut(fine, k)
 
 

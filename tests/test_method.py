@@ -298,7 +298,7 @@ def test_features_are_read_at_their_timestep(small, picture, t):
 
     with hooked(small.unet.register_forward_pre_hook, note):
         run = small.stream(picture, quick(feature_timestep=t, feature_draws=2))
-        while next(run).stage != "modulating segments":
+        while next(run).stage != "perturbing segments":
             pass
     assert called == [1, 101, 201, 301, *[t] * (1 if t == 1 else 2)]
 
@@ -408,7 +408,7 @@ def test_progress_counts_the_rows_that_the_network_computes(small, picture, draw
     assert list(dict.fromkeys(event.done for event in events)) == np.cumsum(rows).tolist()
     assert {event.total for event in events} == {sum(rows)}
     stages = [event.stage for event in events]
-    expected = ["inverting the picture", *["reading features"] * ((draws, t_f) != (1, 1)), "modulating segments"]
+    expected = ["inverting the picture", *["reading features"] * ((draws, t_f) != (1, 1)), "perturbing segments"]
     assert list(dict.fromkeys(stages)) == expected
 
 
@@ -500,7 +500,7 @@ def test_a_probe_that_does_not_fit_the_grid_is_refused(small, picture, offsets):
 # --- Leaving the network as it was
 
 
-@pytest.mark.parametrize("stage", ["inverting the picture", "reading features", "modulating segments"])
+@pytest.mark.parametrize("stage", ["inverting the picture", "reading features", "perturbing segments"])
 def test_between_calls_a_run_holds_neither_hook_nor_lock(small, picture, plain, stage):
     run = small.stream(picture, quick(feature_draws=2), rows_per_batch=2)
     while next(run).stage != stage:
@@ -512,7 +512,7 @@ def test_between_calls_a_run_holds_neither_hook_nor_lock(small, picture, plain, 
     assert_same(elsewhere(small, picture, quick()), plain)
 
 
-@pytest.mark.parametrize("stage", ["inverting the picture", "reading features", "modulating segments"])
+@pytest.mark.parametrize("stage", ["inverting the picture", "reading features", "perturbing segments"])
 def test_an_exception_in_progress_ends_the_run_and_leaves_nothing_behind(small, picture, plain, stage):
     def stop(event):
         if event.stage == stage:

@@ -21,7 +21,7 @@ from ..loading import cast, fast_dtype
 from ..matching import agreement
 from ..miniature.model import new_scheduler, new_tokenizer
 from ..pipeline import EmerDiffPipeline
-from ..progress import MODULATING
+from ..progress import PERTURBING
 from ..settings import PRESETS, Settings
 from .published import Published
 
@@ -191,7 +191,7 @@ def _attempt(
     with peak_memory(pipe.unet.device) as peak, metered(pipe.unet, pipe.vae.decoder, count=count) as calls:
         begin, before, first, stopped = time.perf_counter(), 0, None, False
         for event in (results := Results(pipe.stream(picture, settings))):
-            if event.stage != MODULATING or event.done == before:
+            if event.stage != PERTURBING or event.done == before:
                 before = event.done  # rows
             elif first is None:
                 first = len(calls) - 1

@@ -35,13 +35,14 @@ SD_SIZE = "sd-size"
 
 
 def add(commands) -> None:
-    """Adds the commands to the subparsers of an `ArgumentParser`; `command` of what is parsed runs the one chosen."""
+    """Adds the commands to the subparsers of an `ArgumentParser`; each sets `command`, the function that runs it."""
     evaluating = commands.add_parser("evaluate", help="score EmerDiff and others on pictures with ground truth")
-    sources = "scenes:FIRST..LAST, one kind of them as in room:FIRST..LAST, or a folder with images/ and labels/"
+    sources = "scenes:FIRST..LAST, scenes of one kind as room:FIRST..LAST, or a folder with images/ and labels/"
     evaluating.add_argument("dataset", metavar="DATASET", help=sources)
     place = "folder for the results; an evaluation that it already holds is continued"
     evaluating.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
-    evaluating.add_argument("--train", metavar="DATASET", help="where the modified protocol learns its concepts")
+    learned = "dataset from which the modified protocol learns the mean feature of each class"
+    evaluating.add_argument("--train", metavar="DATASET", help=learned)
     names = ", ".join(METHODS)
     evaluating.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help=f"any of {names}")
     add_model(evaluating)
@@ -49,10 +50,10 @@ def add(commands) -> None:
     add_settings(evaluating)
     evaluating.set_defaults(command=evaluate)
 
-    sweeping = commands.add_parser("sweep", help="what presets and their parts cost and lose, on drawn scenes")
+    sweeping = commands.add_parser("sweep", help="measure the cost and the loss of presets, on drawn scenes")
     sweeping.set_defaults(command=sweep)
-    ablating = commands.add_parser("ablate", help="the paper's ablations, one setting at a time, on drawn scenes")
-    ablating.add_argument("--preset", choices=PRESETS, default="exact", help="what to start from (default: exact)")
+    ablating = commands.add_parser("ablate", help="vary one setting at a time, as the paper does, on drawn scenes")
+    ablating.add_argument("--preset", choices=PRESETS, default="exact", help="preset to start from (default: exact)")
     ablating.set_defaults(command=ablate)
     for parser in (sweeping, ablating):
         parser.add_argument("--scenes", type=count, default=20, help="how many (default: 20)")

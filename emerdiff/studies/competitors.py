@@ -104,7 +104,7 @@ def diffseg(
 
     The maps of `anchors` x `anchors` cells are proposals. In each of `rounds`, those within `threshold` of each other
     (symmetric Kullback-Leibler divergence) are averaged. Each pixel gets the proposal that is largest there. The number
-    of segments is not given but results.
+    of segments is a result, not a setting.
     """
     maps = _self_attention(pipe, result, timestep)  # (cells, h, w), each summing to 1
     h, w = maps.shape[1:]
@@ -211,7 +211,7 @@ METHODS: Mapping[str, Callable[[EmerDiffPipeline, Segmentation], np.ndarray]] = 
     "nearest": nearest,
     "bilinear": bilinear,
     "joint bilateral": joint_bilateral,
-    "colour and place": colour_and_place,
+    "colour and position": colour_and_place,
     "SLIC": superpixels,
     "DiffSeg": diffseg,
     "DiffSeg 0.12": partial(diffseg, threshold=0.12),  # on the miniature, about as many segments as EmerDiff's 12

@@ -11,7 +11,7 @@ from ..miniature.scenes import CLASSES, KINDS, draw_scene
 from ..picture import Picture, open_picture
 
 VOID = 255
-"""Label of pixels without ground truth: neither they nor boundaries next to them count in any score."""
+"""Label of pixels without ground truth: neither these nor boundaries next to them count in any score."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Evaluation:
 
     dataset: str
     train: str | None
-    """The dataset that the modified protocol learns its concepts from; None leaves that protocol out."""
+    """The dataset from which the modified protocol learns the mean feature of each class; None leaves it out."""
     model: str
     settings: Settings
     methods: tuple[str, ...]
@@ -42,7 +42,7 @@ class Evaluation:
     def check(self) -> None:
         """Raises `ValueError` for a method that does not exist or is named twice."""
         if unknown := [name for name in self.methods if name not in METHODS]:
-            raise ValueError(f"there is no method {unknown[0]!r}; choose from {', '.join(METHODS)}")
+            raise ValueError(f"methods must be among {', '.join(METHODS)}, not {unknown[0]!r}")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("each method can be named only once")
 
@@ -68,8 +68,8 @@ def run(
 ) -> Iterator[tuple[int, int]]:
     """Evaluates this process's share of the pictures that `out` lacks; yields the number done and the total after each.
 
-    A picture that fails is recorded with the reason, and the others are still evaluated. The generator ends when those
-    of all processes do.
+    A picture that fails is recorded with the reason, and the others are still evaluated. The generator ends when
+    those of all processes do.
     """
     state = processes()
     if state.is_main_process:

@@ -1,4 +1,4 @@
-"""What settings cost and lose: variants on drawn scenes, compared with the exact run and with the ground truth."""
+"""The cost and the loss of settings: variants on drawn scenes, compared with the exact run and the ground truth."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
