@@ -1,9 +1,9 @@
 """Draws the example scenes, segments them, and stores what the page shows of them: `python examples/make.py`.
 
-As on the page, each scene is run in many segments, which are then cut to fewer. A scene has the picture NAME.jpg, the
-classes NAME_truth.png, and the segments NAME_labels.png, NAME_naive.png and NAME_coarse.png; the PNGs are indexed.
-examples.json holds settings and segments. figure.png is drawn for the README. Run it again whenever the weights, the
-scenes or the method change.
+As on the page, a run finds many segments of each scene, which are then merged into fewer. A scene has the picture
+NAME.jpg, the classes NAME_truth.png, and the segments NAME_labels.png, NAME_naive.png and NAME_coarse.png; the PNGs are
+indexed. examples.json holds settings and segments. figure.png is drawn for the README. Run it again whenever the
+weights, the scenes or the method change.
 """
 
 import json

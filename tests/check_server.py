@@ -1,6 +1,6 @@
-"""Tries a server that runs: `python tests/check_server.py [URL or Space]`, by default http://127.0.0.1:7860.
+"""Tries out a running server: `python tests/check_server.py [URL or Space]`, by default http://127.0.0.1:7860.
 
-Prints what each endpoint gave and how long it took; exits with 1 where one did not do what it should.
+Prints whether each check passed and how long it took; exits with 1 if one failed.
 """
 
 import sys
@@ -37,7 +37,7 @@ def visit(where: str, picture: Path) -> np.ndarray:
 
 
 def bad(where: str) -> None:
-    """What is no picture gets a sentence."""
+    """A file that is not a picture is refused with a sentence."""
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         file.write(b"not a picture")
         file.flush()
@@ -63,7 +63,7 @@ def main(where: str) -> int:
         try:
             check()
             said = "ok"
-        except Exception as error:  # whatever it is, the others are tried as well
+        except Exception as error:  # whatever it is, the other checks still run
             failed, said = 1, f"{type(error).__name__}: {error}"
         print(f"{name:24}{time.perf_counter() - began:7.1f} s  {said}")
     return failed
