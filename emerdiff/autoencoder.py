@@ -26,7 +26,7 @@ def encode(vae: Autoencoder, picture: Image.Image, device: torch.device) -> Tens
 def decode(vae: Autoencoder, latents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Pictures (b, 3, H, W) float32, about [-1, 1]; not clamped, so that small differences survive.
 
-    Computed in `dtype`, if given, or else in the autoencoder's own; two at a time, as more only take more memory.
+    Computed in `dtype` if given, else in the autoencoder's own; two at a time, as more would only need more memory.
     """
     latents = (latents / vae.config.scaling_factor).to(vae.dtype)
     with _without_tf32(), torch.autocast(latents.device.type, dtype, enabled=dtype is not None):

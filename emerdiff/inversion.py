@@ -187,8 +187,8 @@ def invert(
     """Invert `x_0` (1, 4, h, w) along `steps`, those of the grid from t_m down.
 
     Each step draws its own `noise`, ascending in t, and its x_t follows from that alone. So the steps above t_m need
-    not be run, and those below can be run together, `rows` at a time. Each row is also that of the unperturbed replay,
-    whose outputs of the `recorded` layers are kept. Yields the rows of each U-Net call.
+    not be run, and those below can be run together, `rows` at a time. Each row also belongs to the unperturbed replay:
+    its outputs of the `recorded` layers are kept. Yields the rows of each U-Net call.
     """
     ascending = steps[::-1]
     noisy = [step.add_noise(x_0, noise()) for step in ascending]

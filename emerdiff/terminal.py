@@ -21,7 +21,7 @@ class Unfailing:
     """A stream for text that swallows every failure to write, such as a reader that has gone or a full disk."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115  Python has no stream where it was closed before
+        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115  Python has None for a closed one
         if hasattr(self.stream, "reconfigure"):
             self.stream.reconfigure(errors="backslashreplace")
 

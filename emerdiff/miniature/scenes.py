@@ -32,7 +32,7 @@ def draw_scene(seed: int, size: int = 512, kind: str | None = None) -> Scene:
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     rng = np.random.default_rng(seed)
-    seeded = str(rng.choice(SEEDED))  # drawn even where a kind is named, so that the numbers after it are the same
+    seeded = str(rng.choice(SEEDED))  # drawn even if a kind is given, so that the numbers after it are the same
     c = Canvas(rng, size)
     LAYOUTS[kind or seeded](c, rng)
     c.draw_things()

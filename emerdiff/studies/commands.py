@@ -157,7 +157,7 @@ def benchmark(options: argparse.Namespace) -> int:
         rows.append(benchmarks.row(m, measured[0], speeds[m.dtype]))
         say(_line(rows[-1]))
     told = ", ".join(f"{str(dtype).removeprefix('torch.')} {speed:.2f} TFLOP/s" for dtype, speed in speeds.items())
-    say(f"peak: share of a matrix multiply's speed that the modulated steps reach: {told}")
+    say(f"peak: share of a matrix multiply's speed that the perturbed steps reach: {told}")
     if any(row["extrapolated"] for row in rows):
         say("* not run to the end, but extrapolated from the calls that were made")
     result = {"model": options.model, "k": k, "side": side, "device": str(device), "runs": rows}

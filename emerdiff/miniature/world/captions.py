@@ -51,7 +51,7 @@ def _seen(c: Canvas) -> dict[str, list[tuple[float, str]]]:
 
 
 def _phrase(rng, noun: str, words: list[str]) -> str:
-    """Objects of one noun with their number, and the word that describes them where they share it."""
+    """Objects of one noun with their number, and the word that describes them if they share it."""
     word = words[0] if len(set(words)) == 1 else ""
     before, after = (word + " " if word else ""), ""
     if word and noun == "person":

@@ -131,6 +131,6 @@ LAYOUTS = {
     "portrait": portrait,
 }
 KINDS = tuple(LAYOUTS)
-# What a seed draws where no kind is named. Rooms and portraits came later and are not among them: a seed's scene,
-# and with it every score that was ever measured on it, stays what it was.
+# What a seed draws if no kind is given. Rooms and portraits came later and are not among them, so that each seed's
+# scene, and thus every score that was measured on it, stays the same.
 SEEDED = KINDS[:11] + ("street", "street", "village", "village", "pasture", "shore")

@@ -111,7 +111,7 @@ def _strokes(rng, count: int, length: float, width: float, spread: float) -> np.
 
 def _cells(rng, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Voronoi cells: 0 at their edges, 1 inside; and a random tone for each."""
-    from scipy.spatial import cKDTree  # here: it takes long to import, and not everyone who imports this draws
+    from scipy.spatial import cKDTree  # here, because it is slow to import and not always needed
 
     points = rng.uniform(0, TEXELS, (count, 2))
     y, x = np.mgrid[0:TEXELS, 0:TEXELS].astype(float)
