@@ -5,7 +5,8 @@ picture. So a run returns a finding, and a short event applies that to the prese
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 
 import emerdiff
 
@@ -29,6 +30,14 @@ class Asked:
     """Its index, where an example's own result is asked for."""
     then_exactly: bool = False
     """Whether k, too, is to be a run of its own afterwards."""
+    dropped: Event = field(default_factory=Event)
+    """Set when its visitor asks for something else: a run that goes on then stops."""
+
+    def instead_of(self, last: "Asked | None") -> "Asked":
+        """This one, and nobody waits for the `last` any longer."""
+        if last:
+            last.dropped.set()
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ what was asked for and what has been read; what comes back are `Progress` and a 
 import html
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import wraps
 from typing import TypeVar
@@ -131,7 +131,8 @@ def find(asked: Asked, session: Session | Gone | None) -> Generator[Progress, No
     """`runs.find` of what was `asked` for; what the `session` has read of the same picture is not read again."""
     pipe = yield from runs.loaded(asked.model)
     known = isinstance(session, Session) and session.made_of.model == pipe.name_or_path
-    return (yield from _find(asked, pipe.name_or_path, session.found.reading if known else None))
+    reading = session.found.reading if known else None
+    return (yield from _find(asked.source, asked.model, asked.preset, asked.values, pipe.name_or_path, reading))
 
 
 def recompute(session: Session) -> Generator[Progress, None, Segmentation]:
@@ -151,14 +152,14 @@ def _seconds_again(made_of: MadeOf, num_segments: int) -> int:
     return seconds_of(runs.label_of(made_of.model), made_of.preset, num_segments, timestep)
 
 
-def _seconds_asked(asked: Asked) -> int:
-    values = {"num_segments": FINE} | asked.values
-    return seconds_of(asked.model, asked.preset, values["num_segments"], values["modulation_timestep"])
+def _seconds_first(model: str, preset: str, values: Mapping) -> int:
+    values = {"num_segments": FINE} | values
+    return seconds_of(model, preset, values["num_segments"], values["modulation_timestep"])
 
 
-@on_gpu(lambda asked, *_: _seconds_asked(asked))
-def _find(asked: Asked, name: str, previous: Reading | None):
-    return runs.find(asked.source, asked.model, asked.preset, asked.values, name=name, previous=previous)
+@on_gpu(lambda _, model, preset, values, *__: _seconds_first(model, preset, values))
+def _find(source: str, model: str, preset: str, values: Mapping, name: str, previous: Reading | None):
+    return runs.find(source, model, preset, values, name=name, previous=previous)
 
 
 @on_gpu(lambda made_of, _, num_segments: _seconds_again(made_of, num_segments))

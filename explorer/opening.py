@@ -29,10 +29,9 @@ def build(page: Page) -> None:
         object_fit="cover",
     )
 
-    def choose(view, opacity, outlines, event: gr.SelectData):
+    def choose(asked, event: gr.SelectData, **look):
         """An example was clicked."""
-        look = {"view": view, "opacity": opacity, "outlines": outlines}
-        asked = of_example(event.index)
+        asked = of_example(event.index).instead_of(asked)
         return filled(page, asked, examples()[event.index].k) | opened(page, asked, examples()[event.index].k, look)
 
     def restore(request: gr.Request):
@@ -52,8 +51,7 @@ def build(page: Page) -> None:
     outputs = [page.asked, page.to_run, page.to_recompute, page.truth, page.k, page.status]
     outputs += [*page.inputs.values(), *page.shows]
     page.demo.load(restore, None, [*outputs, page.look["view"]], **LIGHT)
-    gallery.select(choose, None, outputs, inputs_kwargs=page.look, **LIGHT)
-    page.starts.append(gallery.select)
+    gallery.select(choose, None, outputs, inputs_kwargs={"asked": page.asked, **page.look}, **LIGHT)
 
 
 def of_example(index: int) -> Asked:

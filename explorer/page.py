@@ -3,7 +3,7 @@
 Events take their inputs by name (`inputs_kwargs`) and return what they fill by component.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,8 +88,6 @@ class Page:
     stop: gr.Button
     work: list[Dependency] = field(default_factory=list)
     """Events that the network works on: what Stop stops."""
-    starts: list[Callable] = field(default_factory=list)
-    """Listeners to what begins something else, so that what goes on is stopped."""
 
     @property
     def pair(self) -> tuple[Component, ...]:
@@ -155,7 +153,6 @@ class Page:
         for event in self.work:
             event.failure(lambda: "", None, self.status, **silent)
         self.stop.click(lambda: "Stopped.", None, self.status, cancels=self.work, **silent)
-        gr.on(self.starts, None, None, None, cancels=self.work, **silent)
 
 
 def alone(image: str | Path) -> Layers:

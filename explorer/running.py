@@ -4,11 +4,13 @@ A run yields its progress and ends in a finding; a short event applies that to w
 """
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 
 import gradio as gr
 
 from emerdiff import Progress
+from emerdiff.batches import Results
 from emerdiff.picture import Opened, read_picture
 from emerdiff.settings import PRESETS
 
@@ -42,14 +44,15 @@ def build(page: Page) -> None:
         said = "waiting for another run to end" if gpu.busy() else "starting"
         return {page.asked: asked, page.to_run: asked, status: gpu.status(Progress(said, 0, 1))}
 
-    def start(image, model, preset, **values):
+    def start(asked, image, model, preset, **values):
         check(image, model, preset, values)
-        return begun(Asked(image, model, preset, values))
+        return begun(Asked(image, model, preset, values).instead_of(asked))
 
-    def dropped(image, model, preset, view, opacity, outlines, **values):
+    def dropped(asked, image, model, preset, view, opacity, outlines, **values):
         """Shown as the network will see it, and segmented at once if that is known not to take long."""
         png = uploads.presentable(image, check(image, model, preset, values))
-        asked, shown = Asked(image, model, preset, values), {inputs["image"]: png} if png else {}
+        asked = Asked(image, model, preset, values).instead_of(asked)
+        shown = {inputs["image"]: png} if png else {}
         _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | values)
         if seconds and seconds <= SOON:
             return shown | begun(asked)
@@ -69,9 +72,14 @@ def build(page: Page) -> None:
             sketch = progress.sketch and pictures.sketched(progress.sketch, plain, k)
             return {status: said} | (page.compare(sketch, **look) if sketch else {})
 
-        if to_run.example is None:
+        if to_run.example is None and not to_run.dropped.is_set():
             yield {page.words: "Segmenting …"}
-        yield {waiting: Finding(to_run, (yield from found_for(to_run, session, tell)))}
+        with closing(found_for(to_run, session, tell)) as work:
+            for told in (result := Results(work)):
+                if to_run.dropped.is_set():
+                    return
+                yield told
+        yield {waiting: Finding(to_run, result.value)}
 
     def recompute(session):
         session = needed(session)
@@ -96,12 +104,12 @@ def build(page: Page) -> None:
 
     now = {"session": page.session, "k": page.k}
     settings = {name: part for name, part in inputs.items() if name != "image"}
-    go.click(start, None, [page.asked, page.to_run, status], inputs_kwargs=inputs, **LIGHT)
+    go.click(start, None, [page.asked, page.to_run, status], inputs_kwargs={"asked": page.asked, **inputs}, **LIGHT)
     inputs["image"].upload(
         dropped,
         None,
         [page.asked, page.to_run, status, inputs["image"], *page.shows],
-        inputs_kwargs={**inputs, **page.look},
+        inputs_kwargs={"asked": page.asked, **inputs, **page.look},
         **LIGHT,
     )
     running = page.to_run.change(
@@ -128,7 +136,6 @@ def build(page: Page) -> None:
             **LIGHT,
         )
     page.work.extend([running, recomputing])
-    page.starts.extend([go.click, inputs["image"].upload])
 
     for name in ("model", "preset", "modulation_timestep"):
         inputs[name].change(estimated, None, status, inputs_kwargs=settings, **LIGHT)

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from conftest import at_work, ready, row, set_slider
+from conftest import ready, row, set_slider
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -67,8 +67,9 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("k = 3, timestep 41").wait_for(timeout=120_000)
     page.get_by_role("button", name="Recompute at this k").click()
-    at_work(page).wait_for(timeout=60_000)
-    page.wait_for_function("!/%|…/.test(document.querySelector('#status').innerText)")
+    page.wait_for_function(
+        "!/Cut from/.test(document.querySelector('#summary').innerText)", timeout=60_000
+    )
     row(page, "Segment 1").click()
     page.get_by_role("button", name="Paint the two perturbed pictures").click()
     page.get_by_alt_text("segment perturbed by plus the strength").wait_for(timeout=60_000)
