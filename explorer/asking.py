@@ -30,6 +30,8 @@ class Asked:
     """Its index, where an example's own result is asked for."""
     then_exactly: bool = False
     """Whether k, too, is to be a run of its own afterwards."""
+    begun: Event = field(default_factory=Event)
+    """Set when its run begins."""
     dropped: Event = field(default_factory=Event)
     """Set when its visitor asks for something else: a run that goes on then stops."""
 

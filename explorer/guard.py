@@ -47,12 +47,12 @@ class Guarded(gr.Blocks):
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def _turn(self, block_fn: BlockFunction | int, visitor: str | None) -> AbstractAsyncContextManager:
-        """A visitor's changes of the session come one after another: each begins with what the last one left.
+        """A visitor's changes of the page's state come one after another: each begins with what the last one left.
 
         Not those of a generator, which would hold up all others while the network works.
         """
         block_fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
-        changes = any(isinstance(block, Kept) for block in block_fn.outputs)
+        changes = any(block.stateful for block in block_fn.outputs)
         if visitor is None or not changes or inspect.isgeneratorfunction(block_fn.fn):
             return nullcontext()
         return self._turns.setdefault(visitor, asyncio.Lock())

@@ -34,23 +34,23 @@ def build(page: Page) -> None:
         asked = of_example(event.index).instead_of(asked)
         return filled(page, asked, examples()[event.index].k) | opened(page, asked, examples()[event.index].k, look)
 
-    def restore(request: gr.Request):
-        """What a link says, or the first example."""
-        asked, k, view = of_example(0), examples()[0].k, VIEWS[0]
+    def restore(asked, request: gr.Request):
+        """What a link says, or the first example, which the page begins with, where nothing else is asked for yet."""
         try:
             if link := links.Link.parse(dict(request.query_params)):
-                asked, k, view = of_link(link), link.k, link.view
+                asked, look = of_link(link).instead_of(asked), PLAIN | {"view": link.view}
+                restored = filled(page, asked, link.k) | {page.look["view"]: link.view}
+                return restored | opened(page, asked, link.k, look)
         except ValueError as error:
             gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
-        return {
-            **filled(page, asked, k),
-            page.look["view"]: view,
-            **opened(page, asked, k, PLAIN | {"view": view}),
-        }
+        if asked:
+            return gr.skip()
+        asked = of_example(0)
+        return {page.asked: asked, **opened(page, asked, examples()[0].k, PLAIN)}
 
     outputs = [page.asked, page.to_run, page.to_recompute, page.truth, page.k, page.status]
     outputs += [*page.inputs.values(), *page.shows]
-    page.demo.load(restore, None, [*outputs, page.look["view"]], **LIGHT)
+    page.demo.load(restore, None, [*outputs, page.look["view"]], inputs_kwargs={"asked": page.asked}, **LIGHT)
     gallery.select(choose, None, outputs, inputs_kwargs={"asked": page.asked, **page.look}, **LIGHT)
 
 

@@ -72,7 +72,10 @@ def build(page: Page) -> None:
             sketch = progress.sketch and pictures.sketched(progress.sketch, plain, k)
             return {status: said} | (page.compare(sketch, **look) if sketch else {})
 
-        if to_run.example is None and not to_run.dropped.is_set():
+        if to_run.begun.is_set():  # it took the place of one before that had not begun yet
+            return
+        to_run.begun.set()
+        if to_run.example is None:
             yield {page.words: "Segmenting …"}
         with closing(found_for(to_run, session, tell)) as work:
             for told in (result := Results(work)):

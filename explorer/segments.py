@@ -89,8 +89,8 @@ def build(page: Page) -> None:
     }
     choice = {"session": session, "chosen": chosen}
     for picture in (page.left, page.right):
-        picture.select(pick, None, chosen, inputs_kwargs=choice, **LIGHT)
-    page.table.select(pick_row, None, chosen, inputs_kwargs=choice, **LIGHT)
+        picture.select(pick, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
+    page.table.select(pick_row, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
     chosen.change(evidence, None, [facts, cells, difference, minus, plus], inputs_kwargs=choice, **LIGHT)
     painting = paint.click(perturbed, None, [page.status, minus, plus], inputs_kwargs=choice, **NETWORK)
     page.work.append(painting)

@@ -398,7 +398,8 @@ def test_names_merges_and_k_moved_while_a_full_run_goes_on_are_kept(page, monkey
         page.get_by_label("Name", exact=True).fill(f"name {number}")
         page.get_by_role("button", name="Rename").click()
         row(page, f"name {number}").wait_for()
-        row(page, f"name {number}").click()  # no longer chosen
+        row(page, f"name {number}").click()
+        page.get_by_text("Choose a segment: ").wait_for()  # none is chosen any longer
     for number in (3, 4):
         row(page, f"Segment {number}").click()
     page.get_by_text("Segment 3, Segment 4: ").wait_for()
