@@ -242,7 +242,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             ),
         },
         slider=gr.ImageSlider(
-            tuple(drawn), format="png", label="Naive upsampling | EmerDiff", max_height=640, render=False
+            tuple(drawn), format="png", label="Naive | EmerDiff", max_height=640, render=False
         ),
         left=picture_output(
             "Naive upsampling",
