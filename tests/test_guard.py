@@ -152,7 +152,7 @@ def test_a_picture_that_no_browser_shows_is_shown_as_the_network_sees_it_and_sta
     Image.fromarray(deep).save(tmp_path / "scan.tif")
     dropped = next(n for n, fn in demo.fns.items() if fn.name == "dropped")
     inputs = [upload(url, tmp_path / "scan.tif"), QUICK["model"], "preview", 41, 10, 1, 0.8, 42]
-    done, output = fired(url, dropped, [*inputs, "slider", 0.6, True])
+    done, output = fired(url, dropped, [None, *inputs, "slider", 0.6, True])
     place = [component.label for component in demo.fns[dropped].outputs].index("Picture")
     shown = output["data"][place]
     assert done and shown["path"].endswith("/scan.tif.png")

@@ -610,8 +610,8 @@ def test_the_last_cross_attention_is_modulated_where_a_block_has_fewer_than_thre
 
 REFUSED = {
     "takes 9 channels and predicts 4": {"in_channels": 9},
-    "this one has addition_embed_type": {"addition_embed_type": "text"},
-    "this one has class_embed_type": {"class_embed_type": "timestep"},
+    "this one also has addition_embed_type": {"addition_embed_type": "text"},
+    "this one also has class_embed_type": {"class_embed_type": "timestep"},
     "upward block with cross-attention; this U-Net has none": {"up_block_types": ("UpBlock2D",) * 4},
     "lacks sample_size": {"sample_size": None},
 }
