@@ -90,7 +90,7 @@ class Reading(Seen):
             image=image,
             coarse_labels=coarse_labels,
             features=self.features,
-            responses=np.zeros((k, 3, *image.shape[:2]), np.float16),
+            responses=np.zeros((k, 3, *image.shape[:2]), np.float32),
             original_size=self.original_size,
             settings=self.settings,
             model=model,

@@ -14,7 +14,7 @@ class Segmentation:
     """The segments of one picture. H x W is the size the network saw, h x w its low-resolution grid.
 
     Segment i has the same number in every array; a segment may have no pixels in `labels`. The fields are what the
-    network found. Everything else follows from them; it is computed at the first use, and kept.
+    network found. Everything else follows from them; it is computed at the first use, and most of it is kept.
     """
 
     image: np.ndarray
@@ -24,7 +24,7 @@ class Segmentation:
     features: np.ndarray
     """(h, w, c) float32: the queries that were clustered."""
     responses: np.ndarray
-    """(k, 3, H, W) float16: how each pixel changes from one perturbation of each segment to the other, blurred."""
+    """(k, 3, H, W) float32: how each pixel changes from one perturbation of each segment to the other, blurred."""
     original_size: tuple[int, int]
     """(width, height) of the picture that was handed in."""
     settings: Settings
@@ -38,10 +38,10 @@ class Segmentation:
 
     Where the naive label is a segment whose response is not known, it is also the label, and the confidence is 0."""
 
-    @cached_property
+    @property
     def differences(self) -> np.ndarray:
-        """(k, H, W) float32 >= 0: the size of the responses over RGB."""
-        return np.linalg.norm(self.responses.astype(np.float32), axis=1)
+        """(k, H, W) float32 >= 0: the size of the responses over RGB. Computed at each use, as it takes much memory."""
+        return np.linalg.norm(self.responses.astype(np.float32, copy=False), axis=1)
 
     @cached_property
     def labels(self) -> np.ndarray:

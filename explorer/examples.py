@@ -140,6 +140,7 @@ def _write(result: emerdiff.Segmentation, file: Path) -> None:
         "notes": result.notes,
     }
     arrays = {name: getattr(result, name) for name in ARRAYS}
+    arrays["responses"] = arrays["responses"].astype(np.float16)  # half the space; labels differ only in near ties
     part = file.with_suffix(f".{os.getpid()}.part")
     try:
         with part.open("wb") as stream:

@@ -113,7 +113,7 @@ def test_a_pipeline_that_is_saved_and_loaded_keeps_its_defaults_and_gives_the_sa
             pairs = zip(getattr(pipe, part).parameters(), getattr(before, part).parameters(), strict=True)
             assert all(torch.equal(a, b) for a, b in pairs)
         np.testing.assert_array_equal(result.coarse_labels, expected.coarse_labels)
-        np.testing.assert_allclose(result.differences, expected.differences, rtol=2e-3, atol=1e-4)  # of float16
+        np.testing.assert_allclose(result.differences, expected.differences, rtol=0, atol=1e-4)
 
 
 def test_a_pipeline_made_of_a_checkpoints_parts_gives_the_loaded_ones_result(small, picture):
