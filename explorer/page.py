@@ -24,6 +24,7 @@ from .pictures import VIEWS, Layers, save
 from .runs import MODELS, label_of, shown
 from .session import FINE, Session
 
+STOPPED = "Stopped."
 LIGHT = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
 NETWORK = LIGHT | {"concurrency_limit": 1, "concurrency_id": "network"}  # one run at a time, for all visitors
 
@@ -87,7 +88,7 @@ class Page:
     truth: gr.File
     stop: gr.Button
     work: list[Dependency] = field(default_factory=list)
-    """Events that the network works on: what Stop stops."""
+    """Events that the network works on, which Stop cancels."""
 
     @property
     def pair(self) -> tuple[Component, ...]:
@@ -152,7 +153,14 @@ class Page:
         silent = LIGHT | {"queue": False}
         for event in self.work:
             event.failure(lambda: "", None, self.status, **silent)
-        self.stop.click(lambda: "Stopped.", None, self.status, cancels=self.work, **silent)
+
+        def stop(asked):
+            """A run is not cancelled but stops at its next step: gradio loses what is asked for while it cancels."""
+            if asked:
+                asked.dropped.set()
+            return {self.asked: None, self.status: STOPPED}
+
+        self.stop.click(stop, self.asked, [self.asked, self.status], cancels=self.work, **silent)
 
 
 def alone(image: str | Path) -> Layers:

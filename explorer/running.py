@@ -17,7 +17,7 @@ from emerdiff.settings import PRESETS
 from . import gpu, pictures, runs, spaces, uploads
 from .asking import VALUES, Asked, Finding, Recomputed, applied
 from .examples import awaited, examples, found, keep
-from .page import LIGHT, NETWORK, Page, alone
+from .page import LIGHT, NETWORK, STOPPED, Page, alone
 from .pictures import duration
 from .session import FINE, Found, Gone, Session, needed
 
@@ -91,7 +91,7 @@ def build(page: Page) -> None:
 
     def apply(finding, session, asked, k, **shown):
         if finding is None or (new := applied(finding, session, asked, k)) is None:
-            return {waiting: None}
+            return {waiting: None} | ({} if asked else {status: STOPPED})
         changes = {waiting: None, status: "", page.k: new.k, **page.show(new, **shown)}
         if isinstance(finding, Finding) and finding.asked.then_exactly:
             changes[page.to_recompute] = object()
@@ -138,7 +138,8 @@ def build(page: Page) -> None:
             inputs_kwargs={"finding": waiting, "asked": page.asked, **now, **page.shown},
             **LIGHT,
         )
-    page.work.extend([running, recomputing])
+    running.failure(lambda: "", None, status, queue=False, **LIGHT)
+    page.work.append(recomputing)
 
     for name in ("model", "preset", "modulation_timestep"):
         inputs[name].change(estimated, None, status, inputs_kwargs=settings, **LIGHT)

@@ -129,7 +129,7 @@ def test_the_result_has_the_documented_shapes_and_types(plain, picture):
     assert plain.original_size == picture.size and plain.settings == quick()
 
 
-def test_all_else_follows_from_what_the_network_found_and_is_computed_once(small, picture):
+def test_all_else_follows_from_what_the_network_found_and_most_is_computed_once(small, picture):
     result = small(picture, quick())
     follows = ("differences", "labels", "confidence", "naive_labels")
     assert not {*follows} & vars(result).keys()  # takes no memory before it is needed
@@ -139,7 +139,7 @@ def test_all_else_follows_from_what_the_network_found_and_is_computed_once(small
     second, best = np.sort(sizes, axis=0)[-2:]
     np.testing.assert_allclose(result.confidence, (best - second) / best, atol=1e-6)
     np.testing.assert_array_equal(result.naive_labels, upsample_naive(result.coarse_labels, 4, SIZE[::-1]))
-    assert all(getattr(result, name) is getattr(result, name) for name in follows)
+    assert all(getattr(result, name) is getattr(result, name) for name in follows[1:])  # differences take much memory
     turned = replace(result, responses=result.responses[::-1].copy())
     np.testing.assert_array_equal(turned.differences, sizes[::-1])
 

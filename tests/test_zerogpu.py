@@ -71,6 +71,7 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
         "!/Cut from/.test(document.querySelector('#summary').innerText)", timeout=60_000
     )
     row(page, "Segment 1").click()
+    page.get_by_text("Segment 1: ").wait_for()
     page.get_by_role("button", name="Paint the two perturbed pictures").click()
     page.get_by_alt_text("segment perturbed by plus the strength").wait_for(timeout=60_000)
     page.get_by_role("tab", name="Probe").click()
