@@ -267,18 +267,17 @@ class EmerDiffPipeline(DiffusionPipeline):
         with exclusive(self.unet):
             return autoencoder.encode(self.vae, picture, self._execution_device)
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Pictures (b, 3, H, W) float32, about [-1, 1], not clamped."""
+    def _decode(self, latents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Pictures (b, 3, H, W) float32, about [-1, 1], not clamped; `dtype` as in `autoencoder.decode`."""
         with exclusive(self.unet):
-            return autoencoder.decode(self.vae, latents)
+            return autoencoder.decode(self.vae, latents, dtype)
 
     def _decoder(self, reading: Reading) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
         """How perturbed latents are decoded, and the unperturbed picture if it is needed."""
         dtype, x_0 = self.unet.dtype, reading.x_0
         if not reading.settings.magnified_decoding or dtype == torch.float32:
             return self._decode, None if reading.settings.two_sided else self._decode(x_0)
-        with exclusive(self.unet):
-            reference = autoencoder.decode(self.vae, x_0, dtype)
+        reference = self._decode(x_0, dtype)
 
         def magnified(latents: Tensor) -> Tensor:
             with exclusive(self.unet):

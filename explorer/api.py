@@ -104,11 +104,8 @@ def probe(session, cells, strength):
     """
     work = gpu.paint(asked_for(session), offsets(session, cells, strength))
     painted = yield from gpu.watched(work, lambda *_: (None, None))
-    name, size = session.found.name, session.segmentation.image.shape[1::-1]
-    yield tuple(
-        pictures.save(pictures.painted(picture, size), f"{name}_{what}")
-        for picture, what in zip(painted, ("unperturbed", "perturbed"), strict=True)
-    )
+    size = session.segmentation.image.shape[1::-1]
+    yield tuple(pictures.save_painted(session, painted, ("unperturbed", "perturbed"), size))
 
 
 def export(session):

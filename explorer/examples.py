@@ -41,7 +41,7 @@ ARRAYS = ("image", "coarse_labels", "features", "responses")  # of a result: wha
 
 _reading = threading.Lock()
 _shared: WeakValueDictionary[Path, Found] = WeakValueDictionary()  # for as long as a visitor looks at it
-_begun: WeakValueDictionary[tuple[Path, int], Session] = WeakValueDictionary()
+_begun: WeakValueDictionary[tuple[Found, int], Session] = WeakValueDictionary()
 _warming: dict[str, Progress] = {}  # how far the example is that `warm` computes, by its name
 
 
@@ -85,6 +85,11 @@ def files_of_examples() -> tuple[Path, ...]:
     return tuple(file.resolve() for example in examples() for file in (example.picture, example.truth) if file)
 
 
+def example_of(source: str) -> Example | None:
+    """The example whose picture is the file `source`, if it is one's."""
+    return next((example for example in examples() if str(example.picture) == source), None)
+
+
 def found(example: Example) -> Found | None:
     """The example in `FINE` segments, the same object for all visitors; None where it is still to be computed."""
     file = _file(example)
@@ -100,7 +105,7 @@ def begun(example: Example, k: int) -> Session | None:
     if (result := found(example)) is None:
         return None
     with _reading:
-        return _begun.setdefault((_file(example), k), Session.of(result, k))
+        return _begun.get((result, k)) or _begun.setdefault((result, k), Session.of(result, k))
 
 
 def keep(example: Example, result: Found) -> Found:

@@ -22,7 +22,7 @@ from emerdiff.batches import Results
 from . import runs, spaces
 from .asking import Asked
 from .pictures import duration
-from .session import FINE, Found, Gone, MadeOf, Session
+from .session import Found, Gone, MadeOf, Session
 
 LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds, on a Space; no limit elsewhere
 ALIVE = 10  # seconds since it last said something: a run that a closed page has left may never end
@@ -121,9 +121,9 @@ def status(progress: Progress, first: int = 0, seconds: float = 0) -> str:
     return f"<span role='status'>{text}</span><progress value='{progress.done}' max='{progress.total}'></progress>"
 
 
-def seconds_of(model: str, preset: str, num_segments: int, timestep: int) -> int:
+def seconds_of(model: str, preset: str, values: Mapping[str, object]) -> int:
     """Of a GPU for a run, as a generous guess: it does about 30 rows a second at Stable Diffusion's size."""
-    rows, _ = runs.estimate(model, preset, {"num_segments": num_segments, "modulation_timestep": timestep})
+    rows, _ = runs.estimate(model, preset, values)
     return int(min(300, 20 + rows / 30))
 
 
@@ -148,16 +148,11 @@ def paint(session: Session, offsets: np.ndarray) -> Generator[Progress, None, np
 
 
 def _seconds_again(made_of: MadeOf, num_segments: int) -> int:
-    timestep = made_of.settings.modulation_timestep
-    return seconds_of(runs.label_of(made_of.model), made_of.preset, num_segments, timestep)
+    values = {"num_segments": num_segments, "modulation_timestep": made_of.settings.modulation_timestep}
+    return seconds_of(runs.label_of(made_of.model), made_of.preset, values)
 
 
-def _seconds_first(model: str, preset: str, values: Mapping) -> int:
-    values = {"num_segments": FINE} | values
-    return seconds_of(model, preset, values["num_segments"], values["modulation_timestep"])
-
-
-@on_gpu(lambda _, model, preset, values, *__: _seconds_first(model, preset, values))
+@on_gpu(lambda _, model, preset, values, *__: seconds_of(model, preset, values))
 def _find(source: str, model: str, preset: str, values: Mapping, name: str, previous: Reading | None):
     return runs.find(source, model, preset, values, name=name, previous=previous)
 

@@ -9,7 +9,7 @@ from emerdiff.loading import MINIATURE
 
 from . import links, pictures, runs, uploads
 from .asking import VALUES, Asked
-from .examples import Example, begun, examples, stored
+from .examples import Example, begun, example_of, examples, stored
 from .page import LIGHT, Page
 from .pictures import VIEWS
 
@@ -31,8 +31,8 @@ def build(page: Page) -> None:
 
     def choose(asked, event: gr.SelectData, **look):
         """An example was clicked."""
-        asked = of_example(event.index).instead_of(asked)
-        return filled(page, asked, examples()[event.index].k) | opened(page, asked, examples()[event.index].k, look)
+        asked, k = of_example(event.index).instead_of(asked), examples()[event.index].k
+        return filled(page, asked, k) | opened(page, asked, k, look)
 
     def restore(asked, request: gr.Request):
         """What a link says, or the first example, which the page begins with, where nothing else is asked for yet."""
@@ -75,7 +75,7 @@ def of_link(link: links.Link) -> Asked:
 
 def filled(page: Page, asked: Asked, k: int) -> dict:
     """The inputs of what was asked for."""
-    example = next((e for e in examples() if str(e.picture) == asked.source), None)
+    example = example_of(asked.source)
     values = {"image": asked.source, "model": asked.model, "preset": asked.preset, **asked.values}
     return {
         page.asked: asked,

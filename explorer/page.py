@@ -14,6 +14,7 @@ from gradio.events import Dependency
 from emerdiff import Settings
 from emerdiff.exporting import OPACITY
 from emerdiff.filenames import safe_stem
+from emerdiff.loading import MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
@@ -67,7 +68,7 @@ class Page:
     demo: gr.Blocks
     session: Kept
     asked: gr.State
-    """The `Asked` that the visitor waits for; anything else where that is no run."""
+    """The `Asked` that the visitor asked for last; None after Stop."""
     to_run: gr.State
     """An `Asked`: when it changes, the run begins."""
     to_recompute: gr.State
@@ -147,12 +148,14 @@ class Page:
         """Slider, left and right picture of what is not segmented yet."""
         return self.compare(alone(image), "picture", opacity, outlines)
 
+    def at_work(self, event: Dependency, *, cancelled: bool = True) -> None:
+        """Note an event of the network: its failure clears the status, and Stop cancels it or it stops by itself."""
+        event.failure(lambda: "", None, self.status, queue=False, **LIGHT)
+        if cancelled:
+            self.work.append(event)
 
     def finish(self) -> None:
-        """When all tabs are there: what ends the work for the network, and what is shown when it ends."""
-        silent = LIGHT | {"queue": False}
-        for event in self.work:
-            event.failure(lambda: "", None, self.status, **silent)
+        """When all tabs are there: what ends the work for the network."""
 
         def stop(asked):
             """A run is not cancelled but stops at its next step: gradio loses what is asked for while it cancels."""
@@ -160,7 +163,7 @@ class Page:
                 asked.dropped.set()
             return {self.asked: None, self.status: STOPPED}
 
-        self.stop.click(stop, self.asked, [self.asked, self.status], cancels=self.work, **silent)
+        self.stop.click(stop, self.asked, [self.asked, self.status], cancels=self.work, queue=False, **LIGHT)
 
 
 def alone(image: str | Path) -> Layers:
@@ -190,7 +193,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 buttons=[],
                 render=False,
             ),
-            "model": gr.Dropdown(list(MODELS), value=label_of("miniature"), label="Model", render=False),
+            "model": gr.Dropdown(list(MODELS), value=label_of(MINIATURE), label="Model", render=False),
             "preset": gr.Radio(
                 [(name.capitalize(), name) for name in PRESETS], value="exact", label="Quality", render=False
             ),

@@ -131,9 +131,11 @@ def difference(session: Session, ids: Iterable[int]) -> np.ndarray:
     return heat(np.linalg.norm(responses.astype(np.float32).sum(0), axis=0), session.found.shown.size)
 
 
-def save_painted(session: Session, pictures: np.ndarray, whats: Iterable[str]) -> list[str]:
-    """Files of what the network painted (b, H, W, 3)."""
-    size, name = session.found.shown.size, session.found.name
+def save_painted(
+    session: Session, pictures: np.ndarray, whats: Iterable[str], size: tuple[int, int] | None = None
+) -> list[str]:
+    """Files of what the network painted (b, H, W, 3), at `size` (width, height) or as the picture is shown."""
+    size, name = size or session.found.shown.size, session.found.name
     return [save(painted(picture, size), f"{name}_{what}") for picture, what in zip(pictures, whats, strict=True)]
 
 

@@ -86,7 +86,7 @@ def build(page: Page) -> None:
     probing = perturb.click(
         perturb_cells, None, [page.status, before, after, change], inputs_kwargs=offset, **NETWORK
     )
-    page.work.append(probing)
+    page.at_work(probing)
 
 
 def cells_of(text: str, grid: tuple[int, int]) -> np.ndarray:

@@ -19,7 +19,7 @@ from .asking import VALUES, Asked, Finding, Recomputed, applied
 from .examples import awaited, examples, found, keep
 from .page import LIGHT, NETWORK, STOPPED, Page, alone
 from .pictures import duration
-from .session import FINE, Found, Gone, Session, needed
+from .session import Found, Gone, Session, needed
 
 SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
 
@@ -53,7 +53,7 @@ def build(page: Page) -> None:
         png = uploads.presentable(image, check(image, model, preset, values))
         asked = Asked(image, model, preset, values).instead_of(asked)
         shown = {inputs["image"]: png} if png else {}
-        _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | values)
+        _, seconds = runs.estimate(model, preset, values)
         if seconds and seconds <= SOON:
             return shown | begun(asked)
         return {
@@ -66,15 +66,15 @@ def build(page: Page) -> None:
         }
 
     def run(to_run, session, k, **look):
+        if to_run.begun.is_set():  # it took the place of one before that had not begun yet
+            return
+        to_run.begun.set()
         plain = alone(to_run.source)
 
         def tell(said, progress):
             sketch = progress.sketch and pictures.sketched(progress.sketch, plain, k)
             return {status: said} | (page.compare(sketch, **look) if sketch else {})
 
-        if to_run.begun.is_set():  # it took the place of one before that had not begun yet
-            return
-        to_run.begun.set()
         if to_run.example is None:
             yield {page.words: "Segmenting …"}
         with closing(found_for(to_run, session, tell)) as work:
@@ -138,8 +138,8 @@ def build(page: Page) -> None:
             inputs_kwargs={"finding": waiting, "asked": page.asked, **now, **page.shown},
             **LIGHT,
         )
-    running.failure(lambda: "", None, status, queue=False, **LIGHT)
-    page.work.append(recomputing)
+    page.at_work(running, cancelled=False)  # it stops by itself, see `Page.finish`
+    page.at_work(recomputing)
 
     for name in ("model", "preset", "modulation_timestep"):
         inputs[name].change(estimated, None, status, inputs_kwargs=settings, **LIGHT)
@@ -168,14 +168,13 @@ def found_for(
 def estimated(model: str, preset: str, **values) -> str:
     """How long a run would take here, in words."""
     try:
-        _, seconds = runs.estimate(model, preset, {"num_segments": FINE} | values)
+        _, seconds = runs.estimate(model, preset, values)
     except (ValueError, KeyError):
         return ""
     if seconds:
         said = f"A run takes about {duration(seconds)} on this machine."
     elif spaces:
-        seconds = gpu.seconds_of(model, preset, FINE, values["modulation_timestep"])
-        said = f"A run uses at most {duration(seconds)} of GPU time."
+        said = f"A run uses at most {duration(gpu.seconds_of(model, preset, values))} of GPU time."
     else:
         said = "How long a run takes here is not known yet."
     return f"<span role='status'>{said}</span>"

@@ -134,14 +134,14 @@ def paint(made_of: MadeOf, reading: Reading | None, offsets: np.ndarray) -> Gene
 
 
 def estimate(model: str, preset: str, values: Mapping[str, object]) -> tuple[int, float | None]:
-    """U-Net rows of a run, and about the seconds that they take here.
+    """U-Net rows of a run as in `find`, and about the seconds that they take here.
 
     A model that has not run yet is taken to be as much slower than the miniature as Stable Diffusion is; None where
     that has not run either.
     """
     settings = defaults(model)
     pipe = pipeline(MINIATURE)  # the number of rows is the same for all
-    rows = pipe.rows(replace(settings, **PRESETS[preset], **values))
+    rows = pipe.rows(replace(settings, **PRESETS[preset], **{"num_segments": FINE} | values))
     seconds = _seconds_of_row(MODELS[model], preset)
     if seconds is None and (miniatures := _seconds_of_row(MINIATURE, preset)):
         seconds = SLOWER * miniatures

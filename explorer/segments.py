@@ -92,8 +92,7 @@ def build(page: Page) -> None:
         picture.select(pick, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
     page.table.select(pick_row, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
     chosen.change(evidence, None, [facts, cells, difference, minus, plus], inputs_kwargs=choice, **LIGHT)
-    painting = paint.click(perturbed, None, [page.status, minus, plus], inputs_kwargs=choice, **NETWORK)
-    page.work.append(painting)
+    page.at_work(paint.click(perturbed, None, [page.status, minus, plus], inputs_kwargs=choice, **NETWORK))
     for button, change in edits.items():
 
         def edit(session, name, chosen, change=change, **look):

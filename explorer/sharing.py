@@ -10,7 +10,7 @@ from emerdiff.picture import open_picture
 
 from . import links
 from .asking import VALUES
-from .examples import examples
+from .examples import example_of
 from .folders import new_folder
 from .page import LIGHT, Page
 from .session import Session, needed
@@ -59,14 +59,14 @@ def zipped(session: Session) -> str:
 
 def link_of(session: Session, view: str) -> links.Link:
     made_of, settings = session.made_of, session.made_of.settings
-    example = next((e.name for e in examples() if str(e.picture) == made_of.source), None)
+    example = example_of(made_of.source)
     return links.Link(
         model=made_of.model,
         k=session.k,
         preset=made_of.preset,
         view=view,
         full=session.is_exact,
-        example=example,
+        example=example and example.name,
         picture=None if example else links.keep(open_picture(made_of.source)),
         name=None if example else session.found.name,
         **{name: getattr(settings, name) for name in VALUES},
