@@ -36,7 +36,7 @@ coarse region, let it paint the picture again, and the pixels that change are th
 HERE = Path(explorer.__file__).parent
 LOOK = {
     "theme": gr.themes.Soft(font=["ui-sans-serif", "system-ui", "sans-serif"]),
-    "css_paths": HERE / "page.css",
+    "css_paths": [HERE / "page.css", HERE / "viewer.css"],
 }
 
 
@@ -48,16 +48,15 @@ def create_demo() -> gr.Blocks:
         gr.Markdown(INTRO)
         opening.build(page)
         with gr.Row():
-            with gr.Column(scale=2, min_width=300, elem_id="controls"):
-                running.build(page)
-            with gr.Column(scale=3, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_id="result"):
                 comparing.build(page)
+            with gr.Column(scale=3, min_width=320, elem_id="side"):
+                running.build(page)
         with gr.Tabs():
             for tab in (segments, probing, varying, scoring, sharing, code, help):
                 tab.build(page)
         api.build(page)
         page.finish()
-        demo.load(None, None, None, js=(HERE / "divider.js").read_text())
     return demo.queue(max_size=32)
 
 

@@ -2,32 +2,31 @@
 
 import gradio as gr
 
-from . import pictures
+from . import pictures, viewer
 from .page import LIGHT, Page
 from .session import has_result
+
+IN_BROWSER = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def build(page: Page) -> None:
     page.words.render()
-    page.look["view"].render()
-    page.slider.render()
+    page.viewer.render()
+    page.view.render()
     with gr.Row():
-        page.left.render()
-        page.right.render()
-    with gr.Row():
-        page.look["opacity"].render()
-        page.look["outlines"].render()
+        page.opacity.render()
+        page.outlines.render()
 
     def cut(session, k, **shown):
         """k has moved."""
         return page.show(session.cut(k), **shown) if has_result(session) else gr.skip()
 
-    def redraw(session, **look):
-        return page.compare(pictures.layers(session), **look) if has_result(session) else gr.skip()
+    def redraw(session, view):
+        return pictures.view_of(pictures.layers(session), view) if has_result(session) else gr.skip()
 
-    session = {"session": page.session}
-    page.k.input(
-        cut, None, page.shows, inputs_kwargs={**session, "k": page.k, **page.shown}, trigger_mode="always_last", **LIGHT
-    )
-    for part in page.look.values():
-        part.input(redraw, None, page.pair, inputs_kwargs=session | page.look, trigger_mode="always_last", **LIGHT)
+    session, latest = {"session": page.session}, {"trigger_mode": "always_last", **LIGHT}
+    page.k.input(cut, None, page.shows, inputs_kwargs={**session, "k": page.k, **page.shown}, **latest)
+    page.view.input(redraw, None, page.viewer, inputs_kwargs=session | {"view": page.view}, **latest)
+    look = [page.opacity, page.outlines]
+    gr.on([part.change for part in look], None, look, None, js=viewer.LOOK, **IN_BROWSER)
+    page.chosen.change(None, page.chosen, None, js=viewer.CHOOSE, **IN_BROWSER)

@@ -1,10 +1,9 @@
-"""What the page opens with: the gallery of examples, and links that restore a view."""
+"""What the page opens with: the row of examples, and links that restore a view."""
 
 from dataclasses import replace
 
 import gradio as gr
 
-from emerdiff.exporting import OPACITY
 from emerdiff.loading import MINIATURE
 
 from . import links, pictures, runs, uploads
@@ -13,45 +12,35 @@ from .examples import Example, begun, example_of, examples, stored
 from .page import LIGHT, Page
 from .pictures import VIEWS
 
-PLAIN = {"view": VIEWS[0], "opacity": OPACITY, "outlines": True}
-
 
 def build(page: Page) -> None:
-    gallery = gr.Gallery(
-        [(str(e.picture), e.title) for e in examples()],
-        label="Examples",
-        show_label=False,
-        columns=10,
-        height="auto",
-        allow_preview=False,
-        buttons=[],
-        elem_id="examples",
-        object_fit="cover",
-    )
+    page.strip.render()
 
-    def choose(asked, event: gr.SelectData, **look):
+    def choose(asked, view, event: gr.SelectData):
         """An example was clicked."""
         asked, k = of_example(event.index).instead_of(asked), examples()[event.index].k
-        return filled(page, asked, k) | opened(page, asked, k, look)
+        return filled(page, asked, k) | opened(page, asked, k, view)
 
     def restore(asked, request: gr.Request):
         """What a link says, or the first example, which the page begins with, where nothing else is asked for yet."""
         try:
             if link := links.Link.parse(dict(request.query_params)):
-                asked, look = of_link(link).instead_of(asked), PLAIN | {"view": link.view}
-                restored = filled(page, asked, link.k) | {page.look["view"]: link.view}
-                return restored | opened(page, asked, link.k, look)
+                asked = of_link(link).instead_of(asked)
+                restored = filled(page, asked, link.k) | {page.view: link.view}
+                return restored | opened(page, asked, link.k, link.view)
         except ValueError as error:
             gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
         if asked:
             return gr.skip()
         asked = of_example(0)
-        return {page.asked: asked, **opened(page, asked, examples()[0].k, PLAIN)}
+        return {page.asked: asked, **opened(page, asked, examples()[0].k, VIEWS[0])}
 
-    outputs = [page.asked, page.to_run, page.to_recompute, page.truth, page.k, page.status]
+    outputs = [page.strip, page.asked, page.to_run, page.to_recompute, page.truth, page.k, page.status]
     outputs += [*page.inputs.values(), *page.shows]
-    page.demo.load(restore, None, [*outputs, page.look["view"]], inputs_kwargs={"asked": page.asked}, **LIGHT)
-    gallery.select(choose, None, outputs, inputs_kwargs={"asked": page.asked, **page.look}, **LIGHT)
+    page.demo.load(restore, None, [*outputs, page.view], inputs_kwargs={"asked": page.asked}, **LIGHT)
+    page.strip.select(
+        choose, None, outputs, inputs_kwargs={"asked": page.asked, "view": page.view}, trigger_mode="multiple", **LIGHT
+    )
 
 
 def of_example(index: int) -> Asked:
@@ -78,6 +67,7 @@ def filled(page: Page, asked: Asked, k: int) -> dict:
     example = example_of(asked.source)
     values = {"image": asked.source, "model": asked.model, "preset": asked.preset, **asked.values}
     return {
+        page.strip: examples().index(example) if example else None,
         page.asked: asked,
         page.k: k,
         page.truth: str(example.truth) if example and example.truth else None,
@@ -86,17 +76,18 @@ def filled(page: Page, asked: Asked, k: int) -> dict:
     }
 
 
-def opened(page: Page, asked: Asked, k: int, look: dict) -> dict:
+def opened(page: Page, asked: Asked, k: int, view: str) -> dict:
     """The result if it is ready; otherwise what is stored of it, and the run begins."""
     example = None if asked.example is None else examples()[asked.example]
     if example and (session := begun(example, k)):
         again = {page.to_recompute: object()} if asked.then_exactly else {}
-        return page.show(session, **look) | again
-    return {**page.clear(), **unfinished(page, example, asked.source, look), page.to_run: asked}
+        return page.show(session, view) | again
+    return {**page.clear(), **unfinished(page, example, asked.source, view), page.to_run: asked}
 
 
-def unfinished(page: Page, example: Example | None, source: str, look: dict) -> dict:
+def unfinished(page: Page, example: Example | None, source: str, view: str) -> dict:
     """Words and pictures of the stored result, at the example's own k; or the picture alone."""
     if example and example.summary:
-        return {page.words: pictures.words(example.summary, example.k), **page.compare(stored(example), **look)}
-    return {page.words: "", **page.unsegmented(source, look["opacity"], look["outlines"])}
+        words = pictures.words(example.summary, example.k)
+        return {page.words: words, page.viewer: pictures.view_of(stored(example), view)}
+    return {page.words: "", **page.unsegmented(source)}

@@ -19,11 +19,13 @@ from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
 from . import pictures, uploads
-from .examples import Example, stored
+from .examples import Example, examples, stored
 from .guard import Kept
-from .pictures import VIEWS, Layers, save
+from .pictures import VIEWS, Layers
 from .runs import MODELS, label_of, shown
 from .session import FINE, Session
+from .strip import Strip
+from .viewer import Viewer
 
 STOPPED = "Stopped."
 LIGHT = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
@@ -73,16 +75,17 @@ class Page:
     """An `Asked`: when it changes, the run begins."""
     to_recompute: gr.State
     """As it changes, so does a full run at k begin."""
+    strip: Strip
+    """Your photo, and the examples."""
     inputs: Mapping[str, Component]
     """Of a run: image, model, preset and `asking.VALUES`."""
     k: gr.Slider
     status: gr.HTML
     words: gr.Markdown
-    look: Mapping[str, Component]
-    """How results are shown: view, opacity and outlines."""
-    slider: gr.ImageSlider
-    left: gr.Image
-    right: gr.Image
+    view: gr.Radio
+    opacity: gr.Slider
+    outlines: gr.Checkbox
+    viewer: Viewer
     table: gr.Dataframe
     chosen: Chosen
     undo: gr.Button
@@ -92,27 +95,23 @@ class Page:
     """Events that the network works on, which Stop cancels."""
 
     @property
-    def pair(self) -> tuple[Component, ...]:
-        return self.slider, self.left, self.right
-
-    @property
     def shows(self) -> tuple[Component, ...]:
         """All that `show` and `clear` fill."""
-        return self.session, self.words, *self.pair, self.table, self.chosen, self.undo
+        return self.session, self.words, self.viewer, self.table, self.chosen, self.undo
 
     @property
     def shown(self) -> dict[str, Component]:
         """What `show` needs to know besides the session."""
-        return {**self.look, "chosen": self.chosen}
+        return {"view": self.view, "chosen": self.chosen}
 
-    def show(self, session: Session, view: str, opacity: float, outlines: bool, chosen: Sequence[int] = ()) -> dict:
+    def show(self, session: Session, view: str, chosen: Sequence[int] = ()) -> dict:
         """A session in all components that show it; of the `chosen` segments those stay chosen that are there."""
         seconds = None if session.is_exact else session.found.seconds
         choices = [(session.name(i), i) for i in session.ids]
         return {
             self.session: session,
             self.words: pictures.words(session.segmentation.summary(), session.k, seconds),
-            **self.compare(pictures.layers(session), view, opacity, outlines),
+            self.viewer: pictures.view_of(pictures.layers(session), view),
             self.table: pictures.table(session),
             self.chosen: gr.update(choices=choices, value=[i for i in chosen if i in session.ids]),
             self.undo: gr.update(interactive=bool(session.before)),
@@ -123,30 +122,9 @@ class Page:
         nothing = gr.update(choices=[], value=[])
         return {self.session: None, self.table: [], self.chosen: nothing, self.undo: gr.update(interactive=False)}
 
-    def compare(self, of: Layers, view: str, opacity: float, outlines: bool) -> dict:
-        """Slider, left and right picture of a view."""
-        drawn = pictures.views(of, view, opacity, outlines)
-        whats = ("naive", "emerdiff") if len(drawn) > 1 else (view.replace(" ", "_"),)
-        files = [save(picture, f"{of.name}_{what}") for picture, what in zip(drawn, whats, strict=True)]
-        hidden = gr.update(visible=False)
-        if view == "slider":
-            return {self.slider: gr.update(value=tuple(files), visible=True), self.left: hidden, self.right: hidden}
-        if view == "side by side":
-            left, right = (
-                gr.update(value=file, visible=True, label=label)
-                for file, label in zip(files, ("Naive upsampling", "EmerDiff"), strict=True)
-            )
-            return {self.slider: hidden, self.left: left, self.right: right}
-        label = "EmerDiff" if view == "masks" else view.capitalize()
-        return {
-            self.slider: hidden,
-            self.left: gr.update(value=files[0], visible=True, label=label),
-            self.right: hidden,
-        }
-
-    def unsegmented(self, image: str | Path, opacity: float, outlines: bool) -> dict:
-        """Slider, left and right picture of what is not segmented yet."""
-        return self.compare(alone(image), "picture", opacity, outlines)
+    def unsegmented(self, image: str | Path) -> dict:
+        """In the viewer, what is not segmented yet."""
+        return {self.viewer: pictures.view_of(alone(image), "picture")}
 
     def at_work(self, event: Dependency, *, cancelled: bool = True) -> None:
         """Note an event of the network: its failure clears the status, and Stop cancels it or it stops by itself."""
@@ -173,7 +151,6 @@ def alone(image: str | Path) -> Layers:
 
 def new_page(demo: gr.Blocks, first: Example) -> Page:
     """A page's shared components, which begin with the stored result of the `first` example."""
-    drawn = pictures.views(stored(first), VIEWS[0], OPACITY, True)
     settings, ranges = first.settings, Settings.range_of
     return Page(
         demo,
@@ -181,6 +158,13 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         asked=gr.State(),
         to_run=gr.State(),
         to_recompute=gr.State(),
+        strip=Strip(
+            [example.title for example in examples()],
+            [example.picture for example in examples()],
+            examples().index(first),
+            elem_id="strip",
+            render=False,
+        ),
         inputs={
             "image": Upload(
                 str(first.picture),
@@ -189,8 +173,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 format="png",
                 sources=["upload", "clipboard"],
                 label="Picture",
-                height=240,
-                buttons=[],
+                visible=False,
                 render=False,
             ),
             "model": gr.Dropdown(list(MODELS), value=label_of(MINIATURE), label="Model", render=False),
@@ -238,32 +221,18 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         ),
         status=gr.HTML("", elem_id="status", render=False),
         words=gr.Markdown(pictures.words(first.summary, first.k), elem_id="summary", render=False),
-        look={
-            "view": gr.Radio(
-                [(name.capitalize(), name) for name in VIEWS],
-                value=VIEWS[0],
-                label="View",
-                show_label=False,
-                container=False,
-                render=False,
-            ),
-            "opacity": gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3, render=False),
-            "outlines": gr.Checkbox(
-                True, label="Outlines", scale=1, min_width=110, elem_id="outlines", render=False
-            ),
-        },
-        slider=gr.ImageSlider(
-            tuple(drawn), format="png", label="Naive | EmerDiff", max_height=640, render=False
-        ),
-        left=picture_output(
-            "Naive upsampling",
-            "The picture, covered by the segments of naive upsampling; the table lists them",
-            visible=False,
+        view=gr.Radio(
+            [(name.capitalize(), name) for name in VIEWS],
+            value=VIEWS[0],
+            label="View",
+            show_label=False,
+            container=False,
+            elem_id="views",
             render=False,
         ),
-        right=picture_output(
-            "EmerDiff", "The picture, covered by EmerDiff's segments; the table lists them", visible=False, render=False
-        ),
+        opacity=gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3, buttons=[], render=False),
+        outlines=gr.Checkbox(True, label="Outlines", scale=1, min_width=110, elem_id="outlines", render=False),
+        viewer=Viewer(pictures.view_of(stored(first), VIEWS[0]), elem_id="viewer", render=False),
         table=gr.Dataframe(
             headers=["", "name", "area %", "naive %", "sure %"],
             interactive=False,

@@ -16,9 +16,11 @@ from emerdiff.exporting import Legend
 from emerdiff.masks import upsample_nearest
 from emerdiff.studies.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
 
+from . import viewer
 from .folders import new_folder
 from .runs import label_of
 from .session import FINE, Session
+from .viewer import Pane
 
 VIEWS = ("slider", "side by side", "masks", "confidence", "coarse map", "picture")
 SWATCH = "<span id='segment-{}' style='color:rgb({},{},{})'>■</span>"
@@ -40,6 +42,8 @@ class Layers:
     legend: Legend
     confidence: np.ndarray | None = None
     """(H, W) as the network saw the picture."""
+    ids: tuple[int, ...] | None = None
+    """Of the segments, where they can be chosen."""
 
 
 def layers(session: Session) -> Layers:
@@ -52,6 +56,7 @@ def layers(session: Session) -> Layers:
         result.coarse_labels,
         session.legend,
         result.confidence,
+        session.ids,
     )
 
 
@@ -74,21 +79,30 @@ def unnamed(k: int) -> Legend:
     return Legend(tuple(f"Segment {i}" for i in range(k)), palette(k))
 
 
-def views(of: Layers, view: str, opacity: float, outlines: bool) -> list[np.ndarray]:
-    """The pictures of a view of `VIEWS`: two to compare, or one."""
-    image, legend = np.asarray(of.shown), of.legend
-    if view == "picture":
-        return [image]
-    if view == "coarse map":
-        cells = upsample_nearest(of.coarse_labels, image.shape[:2])
-        return [overlay(image, cells, legend.colours, legend.visible, outlines=False)]
-    if view == "confidence" and of.confidence is not None:
-        return [heat(of.confidence, of.shown.size, most=1)]
-    naive, ours = (
-        overlay(image, labels, legend.colours, opacity * legend.visible, outlines=outlines)
-        for labels in (of.naive_labels, of.labels)
-    )
-    return [ours] if view in ("masks", "confidence") else [naive, ours]
+def view_of(of: Layers, view: str) -> dict:
+    """What a viewer shows in a view of `VIEWS`."""
+
+    def pane(title, labels, *, picture=of.shown, fill=None):
+        alt = f"The picture, covered by the segments of {title}; the table lists them" if fill is None else title
+        return Pane(title, alt, picture, labels, of.legend, of.ids, fill)
+
+    naive, ours = pane("Coarse guess, enlarged", of.naive_labels), pane("EmerDiff", of.labels)
+    match view:
+        case "slider":
+            panes = naive, ours
+        case "side by side":
+            panes = pane("Coarse guess, enlarged", of.naive_labels), ours
+        case "coarse map":
+            cells = upsample_nearest(of.coarse_labels, of.labels.shape)
+            panes = (pane("The network's coarse map", cells, fill=1),)
+        case "confidence" if of.confidence is not None:
+            drawn = heat(of.confidence, of.shown.size, most=1)
+            panes = (pane("Confidence: bright is sure", of.labels, picture=drawn, fill=0),)
+        case "picture":
+            panes = (pane("The picture", of.labels if of.ids else None, fill=0),)
+        case _:
+            panes = (ours,)
+    return viewer.shown(panes, of.name, "divider" if view == "slider" else "row")
 
 
 def save(picture: np.ndarray, name: str) -> str:

@@ -48,24 +48,24 @@ def build(page: Page) -> None:
         check(image, model, preset, values)
         return begun(Asked(image, model, preset, values).instead_of(asked))
 
-    def dropped(asked, image, model, preset, view, opacity, outlines, **values):
+    def dropped(asked, image, model, preset, **values):
         """Shown as the network will see it, and segmented at once if that is known not to take long."""
         png = uploads.presentable(image, check(image, model, preset, values))
         asked = Asked(image, model, preset, values).instead_of(asked)
-        shown = {inputs["image"]: png} if png else {}
+        shown = {page.strip: None, inputs["image"]: png or image}
         _, seconds = runs.estimate(model, preset, values)
         if seconds and seconds <= SOON:
             return shown | begun(asked)
         return {
             **shown,
             **page.clear(),
-            **page.unsegmented(image, opacity, outlines),
+            **page.unsegmented(image),
             page.asked: asked,
             page.words: "Press **Run** to segment this picture.",
             status: estimated(model, preset, **values),
         }
 
-    def run(to_run, session, k, **look):
+    def run(to_run, session, k, view):
         if to_run.begun.is_set():  # it took the place of one before that had not begun yet
             return
         to_run.begun.set()
@@ -73,7 +73,7 @@ def build(page: Page) -> None:
 
         def tell(said, progress):
             sketch = progress.sketch and pictures.sketched(progress.sketch, plain, k)
-            return {status: said} | (page.compare(sketch, **look) if sketch else {})
+            return {status: said} | ({page.viewer: pictures.view_of(sketch, view)} if sketch else {})
 
         if to_run.example is None:
             yield {page.words: "Segmenting …"}
@@ -108,18 +108,19 @@ def build(page: Page) -> None:
     now = {"session": page.session, "k": page.k}
     settings = {name: part for name, part in inputs.items() if name != "image"}
     go.click(start, None, [page.asked, page.to_run, status], inputs_kwargs={"asked": page.asked, **inputs}, **LIGHT)
-    inputs["image"].upload(
+    page.strip.upload(
         dropped,
         None,
-        [page.asked, page.to_run, status, inputs["image"], *page.shows],
-        inputs_kwargs={"asked": page.asked, **inputs, **page.look},
+        [page.asked, page.to_run, status, page.strip, inputs["image"], *page.shows],
+        inputs_kwargs={"asked": page.asked, **inputs, "image": page.strip},
+        trigger_mode="multiple",
         **LIGHT,
     )
     running = page.to_run.change(
         run,
         None,
-        [waiting, status, page.words, *page.pair],
-        inputs_kwargs={"to_run": page.to_run, **now, **page.look},
+        [waiting, status, page.words, page.viewer],
+        inputs_kwargs={"to_run": page.to_run, **now, "view": page.view},
         **NETWORK,
     )
     recomputing = gr.on(

@@ -51,7 +51,7 @@ def build(page: Page) -> None:
 
     def pick(session, chosen, event: gr.SelectData):
         """A click on a picture puts a segment among the chosen ones, or takes it out."""
-        return toggled(chosen, session.at(*event.index)) if has_result(session) else gr.skip()
+        return toggled(chosen, event.index) if has_result(session) and event.index in session.ids else gr.skip()
 
     def pick_row(session, chosen, event: gr.SelectData):
         """A click on a row of the table, in whatever order it has been sorted."""
@@ -88,17 +88,16 @@ def build(page: Page) -> None:
         page.undo: lambda session, *_: session.undo(),
     }
     choice = {"session": session, "chosen": chosen}
-    for picture in (page.left, page.right):
-        picture.select(pick, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
+    page.viewer.select(pick, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
     page.table.select(pick_row, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
     chosen.change(evidence, None, [facts, cells, difference, minus, plus], inputs_kwargs=choice, **LIGHT)
     page.at_work(paint.click(perturbed, None, [page.status, minus, plus], inputs_kwargs=choice, **NETWORK))
     for button, change in edits.items():
 
-        def edit(session, name, chosen, change=change, **look):
-            return page.show(change(needed(session), chosen, name), chosen=chosen, **look)
+        def edit(session, name, chosen, view, change=change):
+            return page.show(change(needed(session), chosen, name), view, chosen)
 
-        button.click(edit, None, page.shows, inputs_kwargs={**choice, "name": name, **page.look}, **LIGHT)
+        button.click(edit, None, page.shows, inputs_kwargs={**choice, "name": name, "view": page.view}, **LIGHT)
 
 
 def toggled(chosen: list[int], clicked: int) -> list[int]:

@@ -44,7 +44,7 @@ def build(page: Page) -> None:
         return {url: f"{base}?{link.query}", note: kept if link.picture else "This link does not expire."}
 
     pack.click(zipped, page.session, file, **LIGHT)
-    shared = {"session": page.session, "view": page.look["view"]}
+    shared = {"session": page.session, "view": page.view}
     copy.click(share, None, [url, note], inputs_kwargs=shared, **LIGHT).success(None, url, None, js=COPY)
 
 

@@ -1,0 +1,100 @@
+"""The viewer: pictures and their segments, drawn in the browser by viewer.js, where a segment can be lit and chosen.
+
+A picture travels as a file, its segments as a grey PNG of their numbers. So opacity, outlines, hovering and choosing
+need no server.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from emerdiff.exporting import OPACITY, Legend
+
+from .folders import new_folder
+
+HERE = Path(__file__).parent
+LAYOUTS = ("row", "divider")
+LOOK = "(opacity, outlines) => window.emerdiff.viewers.look({opacity, outlines})"
+CHOOSE = "(chosen) => window.emerdiff.viewers.look({chosen})"
+"""JavaScript of events: all viewers show another opacity, outlines or not, or other chosen segments, by their ids."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pane:
+    """A picture of a viewer, with its segments."""
+
+    title: str
+    alt: str
+    """What the picture shows, for those who do not see it."""
+    picture: Image.Image | np.ndarray
+    """(H, W, 3) uint8."""
+    labels: np.ndarray | None = None
+    """(H, W) numbers of segments, as shown; at most 256."""
+    legend: Legend | None = None
+    """Of the segments, by number."""
+    ids: tuple[int, ...] | None = None
+    """Of the segments, by number, where they can be chosen: a segment of one id lights up in all panes."""
+    fill: float | None = None
+    """Opacity of the segments, 0 to 1, which then have no outlines; None: as the visitor likes to see them."""
+    note: str = ""
+    """A line below the picture."""
+
+
+class Viewer(gr.HTML):
+    """Panes in a row, or two on top of one another with a divider; empty where its value is None.
+
+    Its `select` event tells the id of the segment that was clicked as `event.index`.
+    """
+
+    is_template = True
+
+    def __init__(self, value: dict | None = None, **options) -> None:
+        super().__init__(
+            value,
+            html_template="<div class='viewer'></div>",
+            js_on_load=(HERE / "viewer.js").read_text(),
+            apply_default_css=False,
+            opacity=OPACITY,
+            **options,
+        )
+
+
+def shown(panes: Sequence[Pane], name: str, layout: str = "row") -> dict:
+    """The value of a viewer that shows `panes`, two where the `layout` is a divider; `name` is that of saved files."""
+    if layout not in LAYOUTS or (layout == "divider" and len(panes) != 2):
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, and a divider needs two panes")
+    return {"name": name, "layout": layout, "panes": [_sent(pane) for pane in panes]}
+
+
+def _sent(pane: Pane) -> dict:
+    sent = {"title": pane.title, "alt": pane.alt, "note": pane.note, "fill": pane.fill, "picture": _file(pane.picture)}
+    if pane.labels is not None:
+        legend = pane.legend
+        sent |= {
+            "labels": _data_url(pane.labels),
+            "names": legend.names,
+            "colours": legend.colours.tolist(),
+            "hidden": sorted(legend.hidden),
+            "ids": pane.ids,
+        }
+    return sent
+
+
+def _file(picture: Image.Image | np.ndarray) -> dict:
+    """The picture as gradio sends files: the same picture has the same address, which a browser knows already."""
+    path = new_folder() / "picture.jpg"
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    picture.save(path, quality=95, subsampling=0)
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+
+
+def _data_url(labels: np.ndarray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(labels.astype(np.uint8)).save(stream, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
