@@ -20,6 +20,7 @@ from .examples import files_of_examples
 from .folders import UPLOADS
 from .gpu import told
 from .session import Session
+from .strip import Strip
 from .visitors import Visitors
 
 NOT_UPLOADED = (
@@ -101,6 +102,10 @@ def check(component: gr.components.Component, value: object) -> None:
     match component:
         case gr.Image() | gr.File():
             if value is not None and not _is_uploaded(value):
+                raise gr.Error(NOT_UPLOADED, print_exception=False)
+            return
+        case Strip():
+            if not (value is None or type(value) is int or _is_uploaded(value)):
                 raise gr.Error(NOT_UPLOADED, print_exception=False)
             return
         case gr.Slider() | gr.Number():

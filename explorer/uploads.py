@@ -14,6 +14,7 @@ from emerdiff.picture import Opened
 from .folders import UPLOADS, new_folder
 from .runs import shown
 
+LARGEST_MEGABYTES = 30
 SHOWN = "-shown"  # gradio's keys are hexadecimal
 BY_BROWSERS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # formats that all of them show
 

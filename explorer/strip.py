@@ -1,0 +1,67 @@
+"""The row of tiles that the page begins with: the visitor's own photo, then the examples by title."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image, ImageOps
+
+from .uploads import LARGEST_MEGABYTES
+
+HERE = Path(__file__).parent
+TILE = 168  # pixels: twice the side at which it is shown, for dense screens
+ACCEPTED = "image/*,.heic,.heif,.avif,.tif,.tiff"  # what the chooser offers; the server looks at the content
+OWN = """<label class="tile own">
+  <svg class="picture" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" aria-hidden="true">
+    <path d="M12 17V4M6 10l6-6 6 6M3 17v4h18v-4"/></svg>
+  <span>Your photo</span>
+  <span class="sending" role="status" hidden>Sending …</span>
+  <input type="file" accept="{accept}" aria-label="Your photo" title="Choose a photo, or drop one anywhere on the page">
+</label>"""
+EXAMPLE = """<button type="button" class="tile" role="radio" aria-checked="false" tabindex="-1">
+  <img class="picture" src="{source}" alt="" draggable="false"><span>{title}</span></button>"""
+ROW = """<div class="tiles">{own}<div role="radiogroup" aria-label="Examples">{tiles}</div></div>
+<div class="frame" hidden>Drop the picture anywhere</div>"""
+
+
+class Strip(gr.HTML):
+    """Tiles of which one is marked. Its value is the marked one's index, or None for the visitor's own photo.
+
+    `select` tells the index of an example that was chosen; `upload` tells that there is a file of the visitor's, whose
+    path handlers are then given as the value.
+    """
+
+    def __init__(self, titles: Sequence[str], pictures: Sequence[Path], value: int | None = None, **options) -> None:
+        tiles = (
+            EXAMPLE.format(title=escape(title), source=thumbnail(picture))
+            for title, picture in zip(titles, pictures, strict=True)
+        )
+        super().__init__(
+            value,
+            html_template=ROW.format(own=OWN.format(accept=ACCEPTED), tiles="".join(tiles)),
+            css_template=(HERE / "strip.css").read_text(),
+            js_on_load=(HERE / "strip.js").read_text(),
+            megabytes=LARGEST_MEGABYTES,
+            apply_default_css=False,
+            **options,
+        )
+
+    def preprocess(self, payload: dict | int | None) -> str | None:
+        return payload["path"] if isinstance(payload, dict) else None
+
+    def postprocess(self, value: int | None) -> int | None:
+        return value
+
+    def api_info(self) -> dict:
+        return {"type": "object", "title": "FileData"}
+
+
+def thumbnail(picture: Path) -> str:
+    """The middle of a picture as a small JPEG, as a data URL: the row is there with the page."""
+    with Image.open(picture) as opened:
+        small = ImageOps.fit(opened.convert("RGB"), (TILE, TILE))
+    small.save(stream := BytesIO(), "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
