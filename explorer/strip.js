@@ -9,11 +9,11 @@ let ours = false; // what is dragged comes from the page itself
 
 const makeTabStop = (tile) => tiles.forEach((other) => (other.tabIndex = other === tile ? 0 : -1));
 
-/** Marks what the page shows: the tile of that index, or null for the visitor's own photo. */
+/** Marks what the page shows: the tile of that index, or -1 for the visitor's own photo. */
 function mark(index) {
   tiles.forEach((tile, i) => tile.setAttribute("aria-checked", i === index));
-  makeTabStop(tiles[index ?? 0]);
-  input.setAttribute("aria-current", index === null);
+  makeTabStop(tiles[Math.max(index, 0)]);
+  input.setAttribute("aria-current", index < 0);
   const { offsetLeft: left, offsetWidth: width } = tiles[index] ?? input.parentElement;
   if (left < row.scrollLeft || left + width > row.scrollLeft + row.clientWidth) row.scrollLeft = left - 16;
 }

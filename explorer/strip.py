@@ -52,8 +52,8 @@ class Strip(gr.HTML):
     def preprocess(self, payload: dict | int | None) -> str | None:
         return payload["path"] if isinstance(payload, dict) else None
 
-    def postprocess(self, value: int | None) -> int | None:
-        return value
+    def postprocess(self, value: int | None) -> int:
+        return -1 if value is None else value  # gradio's page makes null an empty text
 
     def api_info(self) -> dict:
         return {"type": "object", "title": "FileData"}
