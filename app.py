@@ -5,7 +5,6 @@ import explorer  # isort: skip  # before torch
 import importlib.util
 import logging
 import threading
-from pathlib import Path
 
 import gradio as gr
 
@@ -26,18 +25,12 @@ from explorer import (
 )
 from explorer.examples import examples, files_of_examples, warm
 from explorer.guard import Guarded
+from explorer.look import LOOK
 from explorer.page import new_page
 
 INTRO = """# EmerDiff Explorer
-A text-to-image diffusion model has never been told what a segment is. Yet it knows: perturb it slightly inside one
-coarse region, let it paint the picture again, and the pixels that change are the object, accurate to the pixel
-([Namekata et al., ICLR 2024](https://arxiv.org/abs/2401.11739)). No training, no labels, no prompt."""
-
-HERE = Path(explorer.__file__).parent
-LOOK = {
-    "theme": gr.themes.Soft(font=["ui-sans-serif", "system-ui", "sans-serif"]),
-    "css_paths": [HERE / "page.css", HERE / "viewer.css"],
-}
+Left: a diffusion model's coarse 16 × 16 guess. Right: the same, sharpened by EmerDiff<span class="more">, without
+training, labels or prompt ([Namekata et al., ICLR 2024](https://arxiv.org/abs/2401.11739))</span>."""
 
 
 def create_demo() -> gr.Blocks:
@@ -45,7 +38,7 @@ def create_demo() -> gr.Blocks:
     gr.set_static_paths(files_of_examples())  # shown as they are, from wherever the page is started
     with Guarded(title="EmerDiff Explorer", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         page = new_page(demo, examples()[0])
-        gr.Markdown(INTRO)
+        gr.Markdown(INTRO, elem_id="intro")
         opening.build(page)
         with gr.Row():
             with gr.Column(scale=5, min_width=320, elem_id="result"):

@@ -12,6 +12,8 @@ from scipy.cluster.hierarchy import cut_tree, ward
 
 from .segmentation import Segmentation
 
+CUT_FROM = "Cut from "  # so begins the note on segments that have been merged from more
+
 
 def recut(fine: Segmentation, num_segments: int) -> Segmentation:
     """The picture in `num_segments` segments, from 2 to as many as `fine` has, merged from these as `cuts` describes.
@@ -64,12 +66,14 @@ def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
     for group in range(k):
         responses[group] = fine.responses[groups == group].sum(0, dtype=np.float32)
         known[group] = fine.known is None or fine.known[groups == group].all()
-    merged = f"Cut from {len(groups)} segments by adding their responses."
+    notes = fine.notes
+    if k < len(groups) and not any(note.startswith(CUT_FROM) for note in notes):  # else it is a cut of a cut
+        notes = (*notes, f"{CUT_FROM}{len(groups)} segments by adding their responses.")
     return replace(
         fine,
         coarse_labels=groups[fine.coarse_labels].astype(np.int32),
         responses=responses,
         settings=replace(fine.settings, num_segments=k),
-        notes=fine.notes if k == len(groups) else (*fine.notes, merged),
+        notes=notes,
         known=None if known.all() else known,
     )

@@ -14,6 +14,7 @@ from emerdiff.decoding import decode
 from emerdiff.drawing import overlay, palette
 from emerdiff.exporting import Legend
 from emerdiff.masks import upsample_nearest
+from emerdiff.recut import CUT_FROM
 from emerdiff.studies.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
 
 from . import viewer
@@ -81,28 +82,29 @@ def unnamed(k: int) -> Legend:
 
 def view_of(of: Layers, view: str) -> dict:
     """What a viewer shows in a view of `VIEWS`."""
+    return viewer.shown(panes(of, view), of.name, "divider" if view == "slider" else "row")
+
+
+def panes(of: Layers, view: str) -> tuple[Pane, ...]:
+    """The panes of a view of `VIEWS`: two to compare, or one."""
 
     def pane(title, labels, *, picture=of.shown, fill=None):
         alt = f"The picture, covered by the segments of {title}; the table lists them" if fill is None else title
         return Pane(title, alt, picture, labels, of.legend, of.ids, fill)
 
-    naive, ours = pane("Coarse guess, enlarged", of.naive_labels), pane("EmerDiff", of.labels)
+    ours = pane("EmerDiff", of.labels)
     match view:
-        case "slider":
-            panes = naive, ours
-        case "side by side":
-            panes = pane("Coarse guess, enlarged", of.naive_labels), ours
+        case "slider" | "side by side":
+            return pane("Coarse guess, enlarged", of.naive_labels), ours
         case "coarse map":
-            cells = upsample_nearest(of.coarse_labels, of.labels.shape)
-            panes = (pane("The network's coarse map", cells, fill=1),)
+            return (pane("The network's coarse map", upsample_nearest(of.coarse_labels, of.labels.shape), fill=1),)
         case "confidence" if of.confidence is not None:
             drawn = heat(of.confidence, of.shown.size, most=1)
-            panes = (pane("Confidence: bright is sure", of.labels, picture=drawn, fill=0),)
+            return (pane("Confidence: bright is sure", of.labels, picture=drawn, fill=0),)
         case "picture":
-            panes = (pane("The picture", of.labels if of.ids else None, fill=0),)
+            return (pane("The picture", of.labels if of.ids else None, fill=0),)
         case _:
-            panes = (ours,)
-    return viewer.shown(panes, of.name, "divider" if view == "slider" else "row")
+            return (ours,)
 
 
 def save(picture: np.ndarray, name: str) -> str:
@@ -228,17 +230,25 @@ def figure(session: Session) -> Figure:
 
 
 def words(summary: dict, k: int, seconds: float | None = None) -> str:
-    """The result in one line; it has been cut to `k` segments, of which some may have been merged."""
-    s = summary["settings"]
-    found = sum(part["share"] > 0 for part in summary["segments"])
+    """The result in one line, with settings and figures folded away; it has been cut to `k` segments.
+
+    The line says why there are fewer than k, where some are empty or have been merged.
+    """
+    s, parts = summary["settings"], summary["segments"]
+    found = sum(part["share"] > 0 for part in parts)
+    fewer = {"merged": k - len(parts), "without pixels": len(parts) - found}
+    why = ", ".join(f"{count} {what}" for what, count in fewer.items() if count)
+    of_k = f" (k = {k}: {why})" if why else ""
     took = f" in {duration(seconds)}" if seconds else ""
-    line = (
-        f"**{found} segments**{took}. EmerDiff puts **{summary['differs_from_naive']:.0%}** of the pixels into another "
-        f"segment than naive upsampling does. {label_of(summary['model'])}, k = {k}, "
-        f"timestep {s['modulation_timestep']}, strength {s['strength']:g}, "
-        f"features at {s['feature_timestep']}, seed {s['seed']}."
+    said = [note for note in summary["notes"] if not note.startswith(CUT_FROM)]
+    figures = (
+        f"EmerDiff puts {summary['differs_from_naive']:.0%} of the pixels into another segment than the coarse guess "
+        f"does. {label_of(summary['model'])}, k = {k}, timestep {s['modulation_timestep']}, strength "
+        f"{s['strength']:g}, features at {s['feature_timestep']}, seed {s['seed']}."
     )
-    return " ".join([line, *summary["notes"]])
+    cut = [note for note in summary["notes"] if note.startswith(CUT_FROM)]
+    folded = f"<details><summary>Settings and figures</summary>{' '.join([figures, *cut])}</details>"
+    return " ".join([f"**{found} segments**{of_k}{took}.", *said, folded])
 
 
 def duration(seconds: float) -> str:

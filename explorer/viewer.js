@@ -167,13 +167,14 @@ function layer(stage) {
 
 function tools(stage, title) {
   const bar = make('div', 'tools', stage);
-  const button = (text, label, act) => {
-    const made = make('button', '', bar, {type: 'button', textContent: text, title: label, onclick: act});
+  const button = (path, label, act) => {
+    const made = make('button', '', bar, {type: 'button', title: label, onclick: act});
     made.setAttribute('aria-label', label);
+    made.innerHTML = `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${path}"/></svg>`;
   };
-  button('⤓', 'Save the picture', () => stage.panes.forEach((pane) => save(pane, title)));
+  button('M12 4v11m-5-5 5 5 5-5M5 20h14', 'Save the picture', () => stage.panes.forEach((pane) => save(pane, title)));
   if (document.fullscreenEnabled) {
-    button('⛶', 'Full screen', () =>
+    button('M4 9V4h5m6 0h5v5m0 6v5h-5m-6 0H4v-5', 'Full screen', () =>
       document.fullscreenElement ? document.exitFullscreen() : stage.parentElement.requestFullscreen());
   }
 }

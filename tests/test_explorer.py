@@ -108,7 +108,8 @@ def test_one_more_segment_is_split_off_and_all_others_keep_number_name_and_colou
         assert more.legend.names[:k] == fewer.legend.names and more.legend.names[k] == f"Segment {k}"
         assert more.legend.hidden == fewer.legend.hidden == {0}
         np.testing.assert_array_equal(more.legend.colours[:k], fewer.legend.colours)
-        drawn = [pictures.views(pictures.layers(cut), "coarse map", 1, False)[0] for cut in (fewer, more)]
+        panes = [pictures.panes(pictures.layers(cut), "coarse map")[0] for cut in (fewer, more)]
+        drawn = [pane.legend.colours[pane.labels] for pane in panes]
         np.testing.assert_array_equal(
             (drawn[0] != drawn[1]).any(2), upsample_nearest(after != before, drawn[0].shape[:2])
         )
@@ -222,24 +223,13 @@ def test_a_name_that_is_not_allowed_is_refused_and_the_session_stays(session, id
 
 def test_hidden_segments_are_not_drawn_but_stay_in_the_labels(session):
     hidden = session.hide([1, 4])
-    picture = np.asarray(session.found.shown)
     np.testing.assert_array_equal(hidden.labels, session.labels)
-    assert hidden.legend.hidden == {1, 4}
-    plain = pictures.views(pictures.layers(session), "side by side", 0.6, True)
-    for view in ("slider", "side by side", "masks"):
-        drawn = pictures.views(pictures.layers(hidden), view, 0.6, True)
-        labels = [hidden.naive_labels, hidden.labels][-len(drawn) :]
-        for ours, before, of in zip(drawn, plain[-len(drawn) :], labels, strict=True):
-            gone = np.isin(of, [1, 4])
-            assert gone.any() and not gone.all()
-            np.testing.assert_array_equal(ours[gone], picture[gone])
-            np.testing.assert_array_equal(ours[~gone], before[~gone])
-            assert (before[gone] != picture[gone]).any(1).mean() > 0.9
-    cells = pictures.views(pictures.layers(hidden), "coarse map", 0.6, True)[0]
-    coarse = upsample_nearest(hidden.segmentation.coarse_labels, picture.shape[:2])
-    gone = np.isin(coarse, [1, 4])
-    np.testing.assert_array_equal(cells[gone], picture[gone])
-    np.testing.assert_array_equal(cells[~gone], session.legend.colours[coarse[~gone]])
+    for view in pictures.VIEWS:
+        for pane, plain in zip(
+            *(pictures.panes(pictures.layers(s), view) for s in (hidden, session)), strict=True
+        ):
+            assert pane.legend.hidden == {1, 4} and pane.ids == session.ids  # the viewer draws none of them
+            np.testing.assert_array_equal(pane.labels, plain.labels)
 
 
 def test_hiding_again_shows_and_a_mixed_choice_hides(session):
@@ -777,34 +767,32 @@ def test_facts_are_of_the_chosen_segments_together(session):
         assert pictures.facts(edited, ids).startswith("Choose a segment")
 
 
-def test_views_are_of_the_size_that_is_shown(session):
+def test_views_show_the_labels_at_the_size_that_is_shown(session):
     of = pictures.layers(session)
+    cells = upsample_nearest(session.segmentation.coarse_labels, SHOWN[::-1])
+    expected = {
+        "slider": [session.naive_labels, session.labels],
+        "side by side": [session.naive_labels, session.labels],
+        "coarse map": [cells],
+    }
     for view in pictures.VIEWS:
-        drawn = pictures.views(of, view, 0.6, True)
-        assert len(drawn) == (2 if view in ("slider", "side by side") else 1)
-        assert {(part.shape, part.dtype) for part in drawn} == {((*SHOWN[::-1], 3), np.dtype(np.uint8))}
-    np.testing.assert_array_equal(pictures.views(of, "picture", 0.6, True)[0], session.found.shown)
-    colours = session.legend.colours
-    flat = pictures.views(of, "side by side", 1, False)
-    np.testing.assert_array_equal(flat[0], colours[session.naive_labels])
-    np.testing.assert_array_equal(flat[1], colours[session.labels])
-    np.testing.assert_array_equal(pictures.views(of, "masks", 1, False)[0], flat[1])
-    lined = pictures.views(of, "masks", 1, True)[0]
-    np.testing.assert_array_equal((lined == 255).all(2), boundaries(session.labels))
-    np.testing.assert_array_equal(pictures.views(of, "masks", 0, True)[0], session.found.shown)
+        panes = pictures.panes(of, view)
+        for pane, labels in zip(panes, expected.get(view, [session.labels]), strict=True):
+            np.testing.assert_array_equal(pane.labels, labels)
+            np.testing.assert_array_equal(pane.legend.colours, session.legend.colours)
+            assert np.asarray(pane.picture).shape == (*SHOWN[::-1], 3) and pane.ids == session.ids
+    assert pictures.panes(pictures.alone("a", session.found.shown), "picture")[0].labels is None
 
 
 def test_the_confidence_view_is_bright_where_confidence_is_high(session):
     sure = np.zeros(SIZE, np.float32)
     sure[:, 36:] = 1
-    drawn = pictures.views(replace(pictures.layers(session), confidence=sure), "confidence", 0.6, True)[0]
+    drawn = pictures.panes(replace(pictures.layers(session), confidence=sure), "confidence")[0].picture
     low, high = (matplotlib.colormaps["magma"](value)[:3] for value in (0.0, 1.0))
     np.testing.assert_allclose(drawn[:, :68], np.broadcast_to(255 * np.array(low), (96, 68, 3)), atol=1)
     np.testing.assert_allclose(drawn[:, 76:], np.broadcast_to(255 * np.array(high), (96, 68, 3)), atol=1)
     unknown = replace(pictures.layers(session), confidence=None)  # of stored results: the masks instead
-    np.testing.assert_array_equal(
-        pictures.views(unknown, "confidence", 0.6, True)[0], pictures.views(unknown, "masks", 0.6, True)[0]
-    )
+    assert [pane.title for pane in pictures.panes(unknown, "confidence")] == ["EmerDiff"]
 
 
 def test_heat_is_scaled_to_the_largest_value_and_flat_nothing_is_dark():
@@ -868,12 +856,15 @@ def test_the_figure_has_a_panel_for_each_k_that_there_is(k, panels):
 
 
 def test_the_summary_line_says_what_was_done(session):
-    line = pictures.words(session.cut(5).segmentation.summary(), 5, 75)
-    assert line.startswith("**5 segments** in 75 s. ") and line.endswith(
-        "Cut from 8 segments by adding their responses."
-    )
+    line, folded = pictures.words(session.cut(5).segmentation.summary(), 5, 75).split("<details>")
+    assert line == "**5 segments** in 75 s. " and "Cut from 8 segments by adding their responses." in folded
     changed = session.cut(5).segmentation.changed
-    assert f"**{changed:.0%}** of the pixels" in line and "k = 5, timestep 301" in line and "Miniature" in line
+    assert f"{changed:.0%} of the pixels" in folded and "k = 5, timestep 301" in folded and "Miniature" in folded
+    summary = session.cut(5).merge([0, 1]).segmentation.summary()
+    summary["segments"][0]["share"] = 0
+    summary["notes"] = ["Said to all.", *summary["notes"]]
+    line, folded = pictures.words(summary, 5).split("<details>")
+    assert line == "**3 segments** (k = 5: 1 merged, 1 without pixels). Said to all. " and "Said" not in folded
     assert [pictures.duration(seconds) for seconds in (0.2, 89, 100, 3600)] == ["1 s", "89 s", "2 min", "60 min"]
 
 
