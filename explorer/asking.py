@@ -10,7 +10,7 @@ from threading import Event
 
 import emerdiff
 
-from .session import Found, Gone, MadeOf, Session, needed
+from .session import Edits, Found, Gone, MadeOf, Session, needed
 
 VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")  # settings that the page has
 
@@ -30,6 +30,8 @@ class Asked:
     """Its index, where an example's own result is asked for."""
     then_exactly: bool = False
     """Whether k, too, is to be a run of its own afterwards."""
+    edits: Edits = Edits()
+    """What the visitor's link says that was done to the segments."""
     begun: Event = field(default_factory=Event)
     """Set when its run begins."""
     dropped: Event = field(default_factory=Event)
@@ -66,7 +68,7 @@ def applied(
     None where the visitor has asked for something else since. `ValueError` where what was recomputed is gone.
     """
     if isinstance(finding, Finding):
-        return Session.of(finding.found, k, session) if finding.asked is asked else None
+        return Session.of(finding.found, k, session, finding.asked.edits) if finding.asked is asked else None
     if session is None or session.made_of != finding.made_of:
         return None
     return needed(session).recomputed(finding.exact)

@@ -4,12 +4,13 @@ Everything in a query is checked, and none of it is used as a path.
 """
 
 import hashlib
+import json
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import get_type_hints
 from urllib.parse import urlencode
@@ -17,19 +18,25 @@ from urllib.parse import urlencode
 from PIL import Image
 
 import emerdiff
+from emerdiff.drawing import palette
+from emerdiff.exporting import OPACITY, Legend
+from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
 from .examples import examples
 from .folders import KEPT_HOURS, ROOT
 from .pictures import VIEWS
 from .runs import MODELS
-from .session import FINE
+from .session import FINE, Edits
 
 MOST_KEPT = 200  # pictures
+MOST_KNOWN = 1000  # files of pictures
 FOLDER = ROOT / "linked"
-LONGEST_VALUE = 100  # characters
+LONGEST = 2000  # characters of a query: mail, chats and servers take addresses of that length
+LONGEST_VALUE = 100  # characters, of all but edits
 
 _keeping = threading.Lock()
+_known: dict[str, str] = {}  # keys of the pictures in files, the file that was used last at the end
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,16 @@ class Link:
     seed: int
     preset: str = "exact"
     view: str = VIEWS[0]
+    opacity: float = OPACITY
+    outlines: bool = True
     full: bool = False
     """Whether k is a run of its own rather than a cut."""
     example: str | None = None
     picture: str | None = None
-    """The key of a kept picture."""
+    """The key of a picture."""
     name: str | None = None
     """The name of its file, without ending."""
+    edits: Edits = Edits()
 
     def __post_init__(self) -> None:
         emerdiff.Settings(
@@ -64,6 +74,8 @@ class Link:
         )
         if not 2 <= self.k <= FINE:
             raise ValueError(f"k must be from 2 to {FINE}, not {self.k}")
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f"opacity must be from 0 to 1, not {self.opacity}")
         allowed = {
             "model": MODELS.values(),
             "preset": PRESETS,
@@ -80,8 +92,12 @@ class Link:
 
     @property
     def query(self) -> str:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return urlencode({name: value for name, value in values.items() if value is not None and value is not False})
+        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return urlencode({name: _written(value) for name, value in values.items()}, safe="/:,")
+
+    def fitting(self) -> "Link":
+        """This link or, where it is too long for an address, without the names of segments."""
+        return self if len(self.query) <= LONGEST else replace(self, edits=replace(self.edits, names={}))
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Link | None":
@@ -89,19 +105,74 @@ class Link:
         known = {name: kind for name, kind in get_type_hints(cls).items() if name in query}
         if not known:
             return None
-        values = {}
-        for name, kind in known.items():
-            if len(query[name]) > LONGEST_VALUE:
-                raise ValueError(f"{name} must have at most {LONGEST_VALUE} characters")
-            try:
-                values[name] = kind(query[name]) if kind in (int, float) else query[name]
-            except ValueError:
-                raise ValueError(f"{name} must be a number, not {query[name]!r:.60}") from None
-        if "full" in values:
-            values["full"] = values["full"] == "True"
+        values = {name: _read(name, kind, query[name]) for name, kind in known.items()}
         if missing := [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]:
             raise ValueError(f"{missing[0]} is missing")
         return cls(**values)
+
+
+def _written(value: object) -> object:
+    """A value as text of a query; of numbers and text, itself."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, Edits):
+        return value
+    parts = {
+        "names": {str(i): name for i, name in sorted(value.names.items())},
+        "merged": [sorted(ids) for ids in value.merged],
+        "hidden": sorted(value.hidden),
+    }
+    return json.dumps({name: part for name, part in parts.items() if part}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read(name: str, kind: object, text: str) -> object:
+    """The value of the field `name`, which is of a `kind`; `ValueError` where the text is not one."""
+    longest = LONGEST if kind is Edits else LONGEST_VALUE
+    if len(text) > longest:
+        raise ValueError(f"{name} must have at most {longest} characters")
+    if kind is Edits:
+        return _edits(text)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{name} must be true or false, not {text!r:.60}")
+        return text.lower() == "true"
+    try:
+        return kind(text) if kind in (int, float) else text
+    except ValueError:
+        raise ValueError(f"{name} must be a number, not {text!r:.60}") from None
+
+
+def _edits(text: str) -> Edits:
+    """What a visitor did to the segments, from JSON."""
+    try:
+        parts = {"names": {}, "merged": [], "hidden": []} | json.loads(text)
+        names, merged, hidden = parts.pop("names"), parts.pop("merged"), parts.pop("hidden")
+        edits = Edits(tuple(map(frozenset, merged)), {int(i): name for i, name in names.items()}, frozenset(hidden))
+        ids = {*edits.names, *edits.hidden}.union(*edits.merged)
+        if parts or not all(type(i) is int and 0 <= i < FINE for i in ids):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        example = '{"names":{"1":"Sky"},"merged":[[2,3]],"hidden":[0]}'
+        raise ValueError(f"edits must be like {example}, with segments from 0 to {FINE - 1}") from None
+    Legend(tuple(edits.names.values()), palette(len(edits.names)))  # refuses names that are not allowed
+    return edits
+
+
+def digest(picture: Image.Image) -> str:
+    """The key of a picture: 32 hexadecimal digits that follow from its pixels."""
+    return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).hexdigest()[:32]
+
+
+def key_of(source: str) -> str:
+    """The key of the picture in a file, which it is known by from now on, for as long as the file is there."""
+    with _keeping:
+        key = _known.pop(source, None)
+    key = key or digest(open_picture(source))
+    with _keeping:
+        _known[source] = key
+        while len(_known) > MOST_KNOWN:
+            del _known[next(iter(_known))]
+    return key
 
 
 def keep(picture: Image.Image) -> str:
@@ -109,10 +180,10 @@ def keep(picture: Image.Image) -> str:
 
     `ValueError` where it cannot be written.
     """
-    key = hashlib.sha256(str(picture.size).encode() + picture.tobytes()).hexdigest()[:32]
+    key = digest(picture)
     with _keeping, _explained():
         FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = FOLDER / f"{key}.png"
+        file = _file(key)
         if not file.exists():
             part = file.with_suffix(".part")
             picture.save(part, "PNG", compress_level=1)
@@ -137,12 +208,23 @@ def _explained() -> Iterator[None]:
 
 
 def kept(key: str) -> Path:
-    """The file of a kept picture; `ValueError` where it is no longer there."""
-    file = FOLDER / f"{key}.png"
+    """The file of a picture that is kept or still among the uploads; `ValueError` where there is none any longer."""
     with _keeping:
-        if not file.exists() or _expired(file):
-            raise ValueError(f"the picture of this link is gone: pictures are kept for {KEPT_HOURS} hours")
-    return file
+        if _is_kept(key):
+            return _file(key)
+        files = [source for source, known in _known.items() if known == key and Path(source).exists()]
+    if files:
+        keep(open_picture(files[-1]))  # without what else a visitor's file tells, such as where a photo was taken
+        return _file(key)
+    raise ValueError(f"the picture of this link is gone: pictures are kept for {KEPT_HOURS} hours")
+
+
+def _file(key: str) -> Path:
+    return FOLDER / f"{key}.png"
+
+
+def _is_kept(key: str) -> bool:
+    return _file(key).exists() and not _expired(_file(key))
 
 
 def _expired(file: Path) -> bool:

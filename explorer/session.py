@@ -102,12 +102,14 @@ class Session:
     """The last full run at one k, shown in place of the cut wherever k is that."""
 
     @classmethod
-    def of(cls, found: Found, k: int, previous: "Session | Gone | None" = None) -> "Session":
-        """A session that begins with `k` segments, or with as many as there are.
+    def of(
+        cls, found: Found, k: int, previous: "Session | Gone | None" = None, edits: Edits = Edits()
+    ) -> "Session":
+        """A session that begins with `k` segments, or with as many as there are, and with `edits`.
 
-        The edits of a `previous` session stay where the same run has found the same again.
+        Those of a `previous` session stay instead where the same run has found the same again.
         """
-        session = cls(found, min(k, len(found.cuts) - 1))
+        session = cls(found, min(k, len(found.cuts) - 1), edits)
         if previous is None or previous.made_of != found.made_of:
             return session
         return replace(session, edits=previous.edits, before=previous.before)
@@ -122,13 +124,18 @@ class Session:
         return self.found.segmentation.coarse_labels.shape
 
     @property
-    def nbytes(self) -> int:
-        """Memory that it takes for itself, with what has been computed of it so far."""
+    def arrays(self) -> dict[int, int]:
+        """Bytes of each array and picture that is not shared by all, with what has been computed so far, by `id`."""
         arrays: dict[int, int] = {}
-        for value in vars(self).values():
+        for value in [*vars(self).values()]:  # a copy: others may be computed meanwhile
             if not (value is self.found and value.shared):
-                _measure(value, arrays)
-        return sum(arrays.values())
+                measure(value, arrays)
+        return arrays
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes for itself."""
+        return sum(self.arrays.values())
 
     def gone(self) -> Gone:
         return Gone(self.made_of, self.edits, self.before)
@@ -246,15 +253,15 @@ class Session:
         return replace(self, edits=replace(self.edits, **changes), before=(*self.before, self.edits))
 
 
-def _measure(value: object, sizes: dict[int, int]) -> None:
+def measure(value: object, sizes: dict[int, int]) -> None:
     """Note the bytes of each array and picture in a value of the classes above, once each."""
     if isinstance(value, Image.Image):
         sizes[id(value)] = value.width * value.height * len(value.getbands())
     elif isinstance(value, np.ndarray | emerdiff.Reading):
         sizes[id(value)] = value.nbytes
     elif isinstance(value, Found | emerdiff.Segmentation):
-        for part in vars(value).values():
-            _measure(part, sizes)
+        for part in [*vars(value).values()]:
+            measure(part, sizes)
 
 
 def needed(session: Session | Gone | None, missing: str = NOTHING_YET, gone: str = PUT_AWAY) -> Session:

@@ -89,10 +89,11 @@ def test_what_only_saves_time_goes_before_any_result_does(small, picture):
     reading = value_of(small.read(picture, quick()))
     assert reading.nbytes > 0
     visitors = Visitors(budget=3 * SIZE + reading.nbytes)
-    for name in "abc":
-        visitors.put(name, session(reading=reading))
+    readings = [replace(reading) for _ in "abc"]
+    for name, own in zip("abc", readings, strict=True):
+        visitors.put(name, session(reading=own))
     kept = [visitors.get(name) for name in "abc"]
-    assert [one.found.reading for one in kept] == [None, None, reading]
+    assert [one.found.reading for one in kept] == [None, None, readings[2]]
     assert all(isinstance(one, Session) for one in kept)
 
 
