@@ -29,8 +29,9 @@ from explorer.look import LOOK
 from explorer.page import new_page
 
 INTRO = """# EmerDiff Explorer
-Left: a diffusion model's coarse 16 × 16 guess. Right: the same, sharpened by EmerDiff<span class="more">, without
-training, labels or prompt ([Namekata et al., ICLR 2024](https://arxiv.org/abs/2401.11739))</span>."""
+Left: a <span class="more">diffusion model's</span> coarse <span class="more">16 × 16</span> guess. Right: the same,
+sharpened<span class="more"> by EmerDiff, without training, labels or prompt
+([Namekata et al., ICLR 2024](https://arxiv.org/abs/2401.11739))</span>."""
 
 
 def create_demo() -> gr.Blocks:
@@ -41,10 +42,10 @@ def create_demo() -> gr.Blocks:
         gr.Markdown(INTRO, elem_id="intro")
         opening.build(page)
         with gr.Row():
+            with gr.Column(scale=3, min_width=320, elem_id="side"):  # on the right, but the keyboard meets it first
+                running.build(page)
             with gr.Column(scale=5, min_width=320, elem_id="result"):
                 comparing.build(page)
-            with gr.Column(scale=3, min_width=320, elem_id="side"):
-                running.build(page)
         with gr.Tabs():
             for tab in (segments, probing, varying, scoring, sharing, code, help):
                 tab.build(page)

@@ -217,6 +217,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             precision=0,
             label="Segments (k)",
             info="Changes at once, without running the network.",
+            elem_id="k",
             render=False,
         ),
         status=gr.HTML("", elem_id="status", render=False),
