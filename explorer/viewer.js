@@ -231,8 +231,10 @@ async function show() {
     panes = [];
     return;
   }
-  const ready = await Promise.all(value.panes.map(async (pane) =>
-    ({...pane, decodedLabels: await labelsOf(pane), source: (await decoded(pane.picture.url)).src})));
+  const ready = await Promise.all(value.panes.map(async (pane) => {
+    const [decodedLabels, picture] = await Promise.all([labelsOf(pane), decoded(pane.picture.url)]);
+    return {...pane, decodedLabels, source: picture.src, ratio: picture.naturalWidth / picture.naturalHeight};
+  }));
   if (mine !== last) return;
   build(value.layout, ready.length);
   root.dataset.name = value.name;
@@ -243,10 +245,7 @@ async function show() {
     into.canvas.hidden = !pane.decodedLabels;
     if (value.layout === 'row') into.caption.textContent = pane.title;
     into.note.textContent = pane.note;
-    const of = into.image;
-    of.decode().then(() => {
-      into.stage.style.setProperty('--ratio', of.naturalWidth / of.naturalHeight);
-    });
+    into.stage.style.setProperty('--ratio', pane.ratio);
   });
   if (value.layout === 'divider') {
     const [left, right] = panes, {stage} = left;
