@@ -150,6 +150,11 @@ def ready(page):
     row(page, "Segment 1").wait_for(timeout=120_000)
 
 
+def shows(page, figures, **options) -> None:
+    """Waits for the figures of the result that is shown, which are folded away."""
+    page.locator("#summary").get_by_text(figures).first.wait_for(state="attached", **options)
+
+
 def at_work(page):
     """The network works on what was asked for, and says how far it is."""
     return page.get_by_text(re.compile(r"\d+%, about .* left"))

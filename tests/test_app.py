@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import at_work, ready, row, set_slider, value_of
+from conftest import at_work, ready, row, set_slider, shows, value_of
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
@@ -265,7 +265,7 @@ def test_moving_k_shows_other_segments_without_the_network(page):
     try:
         for k in (4, 17):
             set_slider(page, "Segments (k)", k)
-            page.get_by_text(f"k = {k}, timestep").wait_for()
+            shows(page, f"k = {k}, timestep")
         assert not calls
     finally:
         handle.remove()
@@ -346,7 +346,7 @@ def test_figure_scores_zip_and_code(page):
 def test_a_link_restores_picture_settings_k_and_view(page, browser, url):
     ready(page)
     set_slider(page, "Segments (k)", 5)
-    page.get_by_text("k = 5, timestep").wait_for()
+    shows(page, "k = 5, timestep")
     page.get_by_label("Masks", exact=True).click()
     page.get_by_role("tab", name="Export and share").click()
     page.get_by_role("button", name="Copy link").click()
@@ -355,7 +355,7 @@ def test_a_link_restores_picture_settings_k_and_view(page, browser, url):
     assert link.startswith(url) and "k=5" in link and "example=house" in link
     other = browser.new_page()
     other.goto(link)
-    other.get_by_text("k = 5, timestep").wait_for(timeout=60_000)
+    shows(other, "k = 5, timestep", timeout=60_000)
     assert other.get_by_label("number input for Segments (k)").input_value() == "5"
     assert other.get_by_label("Masks", exact=True).is_checked()
     other.close()
@@ -377,7 +377,7 @@ def quick_run(page, k: int) -> None:
     set_slider(page, "Segments (k)", k)
     set_slider(page, "Timestep", 41)
     page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text(f"k = {k}, timestep 41").wait_for(timeout=120_000)
+    shows(page, f"k = {k}, timestep 41", timeout=120_000)
 
 
 def test_names_merges_and_k_moved_while_a_full_run_goes_on_are_kept(page, monkeypatch):
@@ -405,17 +405,17 @@ def test_names_merges_and_k_moved_while_a_full_run_goes_on_are_kept(page, monkey
     page.get_by_text("Segment 3, Segment 4: ").wait_for()
     page.get_by_role("button", name="Merge").click()
     page.get_by_text("5 segments").wait_for()
-    assert "k = 6" in page.locator("#summary").inner_text()
+    assert "k = 6" in page.locator("#summary").text_content()
     set_slider(page, "Segments (k)", 5)
-    page.get_by_text("k = 5, timestep 41").wait_for()
+    shows(page, "k = 5, timestep 41")
     begin.set()
     page.get_by_text("The result for k = 6 is ready: set k to 6 to see it").wait_for(timeout=60_000)
     assert page.get_by_label("number input for Segments (k)").input_value() == "5"
-    assert "k = 5, timestep 41" in (words := page.locator("#summary").inner_text()) and "Cut from 30" in words
+    assert "k = 5, timestep 41" in (words := page.locator("#summary").text_content()) and "Cut from 30" in words
     assert row(page, "name 1").is_visible() and row(page, "name 2").is_visible()
     set_slider(page, "Segments (k)", 6)
-    page.wait_for_function("/k = 6, timestep 41/.test(document.querySelector('#summary').innerText)")
-    assert "5 segments" in (words := page.locator("#summary").inner_text()) and "Cut from 30" not in words
+    page.wait_for_function("/k = 6, timestep 41/.test(document.querySelector('#summary').textContent)")
+    assert "5 segments" in (words := page.locator("#summary").text_content()) and "Cut from 30" not in words
     assert row(page, "name 1").is_visible() and not row(page, "Segment 4").is_visible()
 
 
@@ -426,10 +426,10 @@ def test_an_example_that_is_chosen_while_a_run_goes_on_is_what_stays(page):
     at_work(page).wait_for(timeout=60_000)
     page.locator("#examples button.thumbnail-item").nth(1).click()
     k = examples()[1].k
-    page.get_by_text(f"k = {k}, timestep").wait_for()
+    shows(page, f"k = {k}, timestep")
     ready(page)
     page.wait_for_timeout(1000)
-    assert f"k = {k}, timestep {examples()[1].settings.modulation_timestep}" in page.locator("#summary").inner_text()
+    assert f"k = {k}, timestep {examples()[1].settings.modulation_timestep}" in page.locator("#summary").text_content()
     assert not gpu.busy()  # nobody waits for the run: it was stopped
 
 
@@ -469,7 +469,7 @@ def test_a_dropped_picture_is_segmented_at_once_only_where_it_is_known_not_to_ta
     assert not gpu.busy()
     monkeypatch.setattr(runs, "_row_seconds", {(runs.MINIATURE, "preview"): 1e-3})
     dropped(page, pictures[1])
-    page.get_by_text(re.compile("k = .*, timestep 41")).wait_for(timeout=60_000)
+    shows(page, re.compile("k = .*, timestep 41"), timeout=60_000)
 
 
 def dropped(page, picture) -> None:
@@ -482,7 +482,7 @@ def test_run_button_segments_with_the_sliders(page):
     set_slider(page, "Segments (k)", 3)
     set_slider(page, "Timestep", 41)
     page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("k = 3, timestep 41").wait_for(timeout=120_000)
+    shows(page, "k = 3, timestep 41", timeout=120_000)
     assert "%" not in page.locator("#status").inner_text()
 
 
@@ -547,7 +547,7 @@ def test_a_full_queue_is_told_and_the_server_goes_on(browser, pictures, url):
 def test_an_example_is_shown_at_once(page):
     page.locator("#examples button.thumbnail-item").nth(1).click()
     k = examples()[1].k
-    page.get_by_text(f"k = {k}, timestep").wait_for(timeout=10_000)
+    shows(page, f"k = {k}, timestep", timeout=10_000)
     page.wait_for_function(f"document.querySelector('[aria-label=\"number input for Segments (k)\"]').value == '{k}'")
 
 

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from conftest import ready, row, set_slider
+from conftest import ready, row, set_slider, shows
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -65,10 +65,10 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
     set_slider(page, "Segments (k)", 3)
     set_slider(page, "Timestep", 41)
     page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("k = 3, timestep 41").wait_for(timeout=120_000)
+    shows(page, "k = 3, timestep 41", timeout=120_000)
     page.get_by_role("button", name="Recompute at this k").click()
     page.wait_for_function(
-        "!/Cut from/.test(document.querySelector('#summary').innerText)", timeout=60_000
+        "!/Cut from/.test(document.querySelector('#summary').textContent)", timeout=60_000
     )
     row(page, "Segment 1").click()
     page.get_by_text("Segment 1: ").wait_for()
