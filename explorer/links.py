@@ -34,6 +34,7 @@ MOST_KNOWN = 1000  # files of pictures
 FOLDER = ROOT / "linked"
 LONGEST = 2000  # characters of a query: mail, chats and servers take addresses of that length
 LONGEST_VALUE = 100  # characters, of all but edits
+LOOK = ("view", "opacity", "outlines")  # what of a link follows from the page alone, without a session
 
 _keeping = threading.Lock()
 _known: dict[str, str] = {}  # keys of the pictures in files, the file that was used last at the end
