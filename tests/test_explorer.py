@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,8 @@ from explorer import links, pictures, runs
 from explorer.asking import Asked, Finding, Recomputed, applied
 from explorer.help import HELP
 from explorer.links import Link
-from explorer.session import FINE, Found, Session
+from explorer.pictures import VIEWS
+from explorer.session import FINE, Edits, Found, Session
 
 K, GRID, SIZE, SHOWN, ORIGINAL = 8, (4, 6), (48, 72), (144, 96), (90, 60)  # GRID and SIZE are (height, width)
 SCALE = SIZE[0] // GRID[0]
@@ -379,6 +381,7 @@ VALUES = {
     "example": "house",
 }
 KEY = "0123456789abcdef" * 2
+DONE = Edits((frozenset({2, 5}), frozenset({2, 6})), {1: "Sky"}, frozenset({0, 3}))
 ALL = dict(parse_qsl(Link(**VALUES).query))
 
 
@@ -393,6 +396,11 @@ ALL = dict(parse_qsl(Link(**VALUES).query))
         {"strength": 1 / 3, "smoothing": 0.1 + 0.2, "seed": 2**63 - 1},
         {"example": None, "picture": KEY},
         {"example": "flower"},
+        {"opacity": 0.35, "outlines": False},
+        {"opacity": 0.0},
+        {"edits": DONE},
+        {"edits": Edits(hidden=frozenset(range(FINE)))},
+        {"edits": Edits(names={0: '</script><b onclick="x">&amp;', 29: "a=b&c=d#%2B+ \\\"'\n", 7: "空 🌳 é"})},
     ],
 )
 def test_a_link_comes_back_from_its_query(changes):
@@ -400,12 +408,50 @@ def test_a_link_comes_back_from_its_query(changes):
     again = Link.parse(dict(parse_qsl(link.query)))
     assert again == link
     assert [type(value) for value in vars(again).values()] == [type(value) for value in vars(link).values()]
+    assert re.fullmatch(r"[\w.~/:,%+=&-]*", link.query, re.ASCII)  # so that no program cuts it short
+
+
+@pytest.mark.parametrize(
+    "query, changes",
+    [
+        ("preset=exact&view=slider&example=house", {}),
+        ("preset=fast&view=side+by+side&full=True&example=house", {"preset": "fast", "view": VIEWS[1], "full": True}),
+        (f"preset=exact&view=slider&picture={KEY}&name=cat", {"example": None, "picture": KEY, "name": "cat"}),
+    ],
+)
+def test_links_of_earlier_versions_still_open(query, changes):
+    old = "model=miniature&k=12&modulation_timestep=281&strength=10.0&feature_timestep=301&smoothing=0.8&seed=42&"
+    assert Link.parse(dict(parse_qsl(old + query))) == Link(**VALUES | changes)
+
+
+def test_a_link_restores_what_was_done_to_the_segments(session, found):
+    edited = session.rename([1], "Sky").merge([2, 5]).merge([2, 6]).hide([0])
+    again = Link.parse(dict(parse_qsl(Link(**VALUES | {"edits": edited.edits}).query)))
+    after = applied(Finding(linked := replace(asked(), edits=again.edits), found), None, linked, K)
+    assert state(after)[3:] == state(edited)[3:] and not after.before
+    mine = after.rename([3], "Mine")
+    assert applied(Finding(linked, found), mine, linked, K).edits == mine.edits  # what came later stays
+
+
+@pytest.mark.parametrize("length, fits", [(10, True), (80, False)])
+def test_names_that_are_too_long_for_an_address_are_left_out_of_it(length, fits):
+    edits = Edits((frozenset({2, 3}),), {i: f"{i:02}".ljust(length, "x") for i in range(FINE)}, frozenset({4}))
+    link = Link(**VALUES | {"edits": edits})
+    fitting = link.fitting()
+    assert len(fitting.query) <= links.LONGEST and (fitting == link) == fits
+    assert fitting.edits == (edits if fits else replace(edits, names={}))
+
+
+def test_all_that_can_be_merged_and_hidden_fits_into_an_address():
+    pairs = tuple(frozenset({0, i}) for i in range(1, FINE - 1))
+    link = Link(**VALUES | {"edits": Edits(pairs, {}, frozenset(range(FINE)))})
+    assert len(urlencode(parse_qsl(link.query))) <= links.LONGEST  # also as browsers write it
 
 
 def test_a_link_is_short_and_says_only_what_it_must():
     query = Link(**VALUES).query
     assert "smoothing=0.8" in query and "strength=10" in query and len(query) < 200
-    assert not {"picture", "full"} & ALL.keys()
+    assert ALL.keys() == VALUES.keys()
 
 
 @pytest.mark.parametrize("query", [{}, {"utm_source": "x", "__theme": "dark"}])
@@ -442,6 +488,25 @@ def test_other_names_in_a_query_are_passed_over():
         ({"example": None, "picture": KEY + "\n"}, "32 hexadecimal digits"),
         ({"example": None, "picture": KEY + "0"}, "32 hexadecimal digits"),
         ({"example": None, "picture": KEY.upper()}, "32 hexadecimal digits"),
+        ({"opacity": "1.01"}, "opacity must be from 0 to 1, not 1.01"),
+        ({"opacity": "nan"}, "opacity must be from 0 to 1, not nan"),
+        ({"opacity": "x"}, "opacity must be a number, not 'x'"),
+        ({"outlines": "1"}, "outlines must be true or false, not '1'"),
+        ({"full": "no"}, "full must be true or false, not 'no'"),
+        *(
+            ({"edits": text}, "edits must be like")
+            for text in (
+                "", "x", "1", "null", "[]", '"names"', "{", "[" * 1900, "{}x", '{"other":1}', '{"names":["Sky"]}',
+                '{"names":{"30":"Sky"}}', '{"names":{"-1":"Sky"}}', '{"names":{"x":"Sky"}}', '{"names":"Sky"}',
+                '{"merged":[2,3]}', '{"merged":[[2,30]]}', '{"merged":[["2","3"]]}', '{"merged":[[true,2]]}',
+                '{"merged":[[[2],3]]}', '{"merged":{"2":3}}', '{"merged":null}', '{"hidden":[-1]}', '{"hidden":[1.5]}',
+                '{"hidden":[NaN]}', '{"hidden":["0"]}', '{"hidden":0}',
+            )
+        ),
+        *(
+            ({"edits": f'{{"names":{{"1":{name}}}}}'}, "a segment's name must be text")
+            for name in ("1", "null", '["Sky"]', '"\\u0000"', '"\\ud800"', f'"{"x" * 81}"')
+        ),
     ],
 )
 def test_what_the_page_does_not_have_is_refused(changes, message):
@@ -463,7 +528,7 @@ def test_what_a_link_lacks_is_named(name):
 
 
 @pytest.mark.parametrize("digit", ["9", "x", "é", "🌳", "%", "\0"])
-@pytest.mark.parametrize("name", [*ALL, "picture"])
+@pytest.mark.parametrize("name", [*ALL, "picture", "edits"])
 def test_long_values_are_refused_in_a_short_sentence(name, digit):
     for length in (1000, 4000, 10**6):
         with pytest.raises(ValueError) as error:
@@ -477,6 +542,7 @@ def test_long_values_are_refused_in_a_short_sentence(name, digit):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(links, "FOLDER", tmp_path / "linked")
+    monkeypatch.setattr(links, "_known", {})
     return links.FOLDER
 
 
@@ -508,6 +574,34 @@ def test_a_picture_that_is_not_there_is_refused(folder):
         with pytest.raises(ValueError, match="kept for 24 hours"):
             links.kept(KEY)
         links.keep(noise(0))
+
+
+def test_an_upload_is_found_by_its_key_while_it_is_there_and_comes_back_without_what_else_it_tells(folder, tmp_path):
+    upload, told = tmp_path / "upload.jpg", Image.Exif()
+    told[0x010E] = "taken at home"
+    noise(0).save(upload, exif=told)
+    key = links.key_of(str(upload))
+    assert not folder.exists()  # nothing is written for it
+    with Image.open(links.kept(key)) as again:
+        assert not again.getexif() and again.format == "PNG"
+        assert links.keep(again.convert("RGB")) == key == links.key_of(str(upload))
+    links.kept(key).unlink()
+    upload.unlink()
+    with pytest.raises(ValueError, match="is gone"):
+        links.kept(key)
+
+
+def test_only_the_files_used_last_are_known_by_their_keys(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "MOST_KNOWN", 2)
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, file in enumerate(files):
+        noise(i).save(file)
+        links.key_of(str(files[0]))
+        links.key_of(str(file))
+    assert len(links._known) == 2
+    for i, known in enumerate((True, False, True)):
+        key = links.digest(noise(i))
+        assert (links.kept(key).stem == key) if known else pytest.raises(ValueError, links.kept, key)
 
 
 def test_expired_pictures_are_refused_and_go_when_another_is_kept(folder):

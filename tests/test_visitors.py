@@ -8,6 +8,8 @@ from conftest import quick, value_of
 from PIL import Image
 
 import emerdiff
+from explorer.asking import Asked, Finding, Recomputed
+from explorer.runs import MODELS
 from explorer.session import Found, Gone, Session
 from explorer.visitors import Visitors
 
@@ -120,3 +122,95 @@ def test_another_run_begins_without_the_edits_of_the_last(other):
     settings = replace(found.segmentation, settings=quick(num_segments=K, strength=3))
     changes = {"picture": {"source": "b.png"}, "settings": {"segmentation": settings}, "quality": {"preset": "fast"}}
     assert Session.of(replace(found, **changes[other]), K, gone).edits == session().edits
+
+
+# --- What a run has found is found again
+
+MINIATURE, CHECKPOINT, *_ = MODELS
+NOISE = [np.random.default_rng(i).integers(0, 256, (64, 70, 3), np.uint8) for i in range(2)]
+
+
+@pytest.fixture
+def file(tmp_path):
+    def save(name: str, pixels: np.ndarray = NOISE[0]) -> str:
+        Image.fromarray(pixels).save(tmp_path / name)
+        return str(tmp_path / name)
+
+    return save
+
+
+def asked(source: str, **changes) -> Asked:
+    return Asked(**{"source": source, "model": MINIATURE, "preset": "exact", "values": {"seed": 1}} | changes)
+
+
+def finding(asked: Asked, **changes) -> Finding:
+    return Finding(asked, replace(session(asked.source).found, **changes))
+
+
+def test_the_same_run_of_the_same_picture_is_found_again_under_the_name_of_whoever_asks(file):
+    visitors, first = Visitors(), finding(asked(file("mine.png")))
+    visitors.keep(first)
+    again = visitors.again(asked(file("yours.bmp"), values={"seed": 1.0}))
+    assert again.segmentation is first.found.segmentation
+    assert (again.name, again.seconds, again.shown.size) == ("yours", 0, (512, 468)) and "mine" not in str(again)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model": CHECKPOINT}, {"preset": "fast"}, {"values": {"seed": 2}}, {"values": {}}], ids=str
+)
+def test_another_run_is_not_found(file, changes):
+    visitors = Visitors()
+    visitors.keep(finding(asked(file("a.png"))))
+    assert visitors.again(asked(file("a.png"), **changes)) is None
+    assert visitors.again(asked(file("b.png", NOISE[1]))) is None
+    assert visitors.again(asked(file("c.png", NOISE[0].reshape(70, 64, 3)))) is None  # the same bytes, another picture
+
+
+def test_what_another_model_found_instead_and_what_is_an_examples_are_not_kept(file):
+    visitors, source = Visitors(), file("a.png")
+    visitors.keep(finding(stood_in_for := asked(source, model=CHECKPOINT)))
+    visitors.keep(finding(example := asked(source), shared=True))
+    assert visitors.again(stood_in_for) is None and visitors.again(example) is None
+
+
+def test_a_full_run_at_one_k_is_found_again_at_that_k(file):
+    visitors, mine, yours = Visitors(), session(file("mine.png")), session(file("yours.png"))
+    exact = replace(mine.found.segmentation, settings=quick(num_segments=3))
+    visitors.keep(Recomputed(mine.made_of, exact))
+    assert visitors.exact(replace(yours, k=3)) is exact
+    assert visitors.exact(yours) is None and visitors.exact(session(file("b.png", NOISE[1])).cut(3)) is None
+
+
+def test_results_are_found_for_an_hour_after_their_last_use_and_while_a_visitor_has_them(file):
+    visitors, [one, other] = Visitors(), [finding(asked(file(f"{i}.png", NOISE[i]))) for i in range(2)]
+    for kept in (one, other):
+        visitors.keep(kept)
+    visitors.put("a", Session.of(other.found, K))
+    for run, (result, used) in visitors._recent.items():
+        visitors._recent[run] = result, used - 3601
+    left = one.asked
+    del one, kept, result
+    assert visitors.again(left) is None
+    assert visitors.again(other.asked).segmentation is other.found.segmentation
+
+
+def test_results_that_nobody_looks_at_make_room_before_any_visitor_does(file):
+    visitors, sources = Visitors(budget=3 * SIZE), [file(f"{i}.png", NOISE[i]) for i in range(2)]
+    visitors.put("a", session("a.png"))
+    runs = [asked(source) for source in sources]
+    for run in runs:
+        visitors.keep(finding(run))
+    assert all(visitors.again(run) for run in runs)
+    visitors.put("b", session("b.png"))
+    visitors.put("c", session("c.png"))
+    assert [visitors.again(run) is None for run in runs] == [True, True]
+    assert all(isinstance(visitors.get(name), Session) for name in "abc")
+
+
+def test_what_several_visitors_share_counts_once(file):
+    visitors, first = Visitors(budget=2 * SIZE), finding(asked(file("a.png")))
+    visitors.keep(first)
+    for name in "abcdefgh":
+        again = replace(visitors.again(first.asked), shown=first.found.shown)
+        visitors.put(name, Session(again, K))
+    assert len(visitors) == 8
