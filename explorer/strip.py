@@ -30,8 +30,8 @@ ROW = """<div class="tiles">{own}<div role="radiogroup" aria-label="Examples">{t
 class Strip(gr.HTML):
     """Tiles of which one is marked. Its value is the marked one's index, or None for the visitor's own photo.
 
-    `select` tells the index of an example that was chosen; `upload` tells that there is a file of the visitor's, whose
-    path handlers are then given as the value.
+    `select` tells the index of an example that was chosen as `event.index`. On `upload` handlers are given the path of
+    the visitor's file as the value, and say what is shown then.
     """
 
     def __init__(self, titles: Sequence[str], pictures: Sequence[Path], value: int | None = None, **options) -> None:
@@ -49,8 +49,8 @@ class Strip(gr.HTML):
             **options,
         )
 
-    def preprocess(self, payload: dict | int | None) -> str | None:
-        return payload["path"] if isinstance(payload, dict) else None
+    def preprocess(self, payload: dict | None) -> str | None:
+        return payload and payload["path"]
 
     def postprocess(self, value: int | None) -> int:
         return -1 if value is None else value  # gradio's page makes null an empty text

@@ -21,6 +21,7 @@ from explorer import examples as example_store
 from explorer import guard
 from explorer.examples import examples
 from explorer.folders import UPLOADS
+from explorer.strip import Strip
 
 META = {"_type": "gradio.FileData"}
 HERE = {"path": str(examples()[0].picture)}  # an example's picture
@@ -126,12 +127,18 @@ def test_only_uploads_and_examples_can_be_opened_and_all_others_get_one_sentence
     assert asked(url, "segment_once", HERE, *values())[0]  # the visitor's upload could be, too
     of_truth = next(n for n, fn in demo.fns.items() if fn.name == "score")
     truth = demo.fns[of_truth].inputs[-1]
+    of_drop = next(n for n, fn in demo.fns.items() if fn.name == "dropped")
+    inputs = demo.fns[of_drop].inputs
+    (strip,) = (block for block in inputs if isinstance(block, Strip))
     said = set()
     for name, file in strangers(tmp_path).items():
         done, error = asked(url, "segment", file, *values())
         assert not done, name
         said.add(error)
         done, error = fired(url, of_truth, [None, file], trigger=truth._id)
+        assert not done, name
+        said.add(error)
+        done, error = fired(url, of_drop, [file if block is strip else None for block in inputs], trigger=strip._id)
         assert not done, name
         said.add(error)
     said.add(asked(url, "segment_once", file, *values())[1])
@@ -308,7 +315,7 @@ def test_in_a_browser_examples_open_and_an_error_of_any_event_is_seen(browser, u
 
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.goto(url)
-    page.locator("#examples button.thumbnail-item").nth(1).click()
+    page.locator("#strip").get_by_role("radio").nth(1).click()
     page.get_by_text(f"k = {examples()[1].k}, timestep").wait_for(timeout=30_000)
     page.wait_for_function("[...document.images].filter(i => i.naturalWidth > 200).length >= 4")
     for fn in demo.fns.values():

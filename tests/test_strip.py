@@ -53,10 +53,14 @@ def page(browser, url):
     page.close()
 
 
-def png(side=40) -> bytes:
+def png() -> bytes:
     stream = io.BytesIO()
-    Image.effect_noise((side, side), 60).save(stream, "PNG")
+    Image.effect_noise((40, 40), 60).save(stream, "PNG")
     return stream.getvalue()
+
+
+def choose(page, name: str, content: bytes) -> None:
+    page.get_by_label("Your photo").set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
 
 
 def marked(page) -> list[str]:
@@ -67,7 +71,8 @@ def marked(page) -> list[str]:
 
 
 def said(page, text: str) -> None:
-    page.wait_for_function("text => document.querySelector('textarea, input[type=text]').value.includes(text)", arg=text)
+    has = "text => document.querySelector('textarea, input[type=text]').value.includes(text)"
+    page.wait_for_function(has, arg=text)
 
 
 def test_titles_are_text_and_the_one_that_is_shown_is_marked(page):
@@ -117,7 +122,7 @@ def paste(page, held, target="body"):
 @pytest.mark.parametrize("way", ["chosen", "dropped", "pasted"])
 def test_a_picture_is_sent_however_it_comes_and_is_what_the_page_then_shows(page, way):
     if way == "chosen":
-        page.get_by_label("Your photo").set_input_files({"name": "my cat.png", "mimeType": "image/png", "buffer": png()})
+        choose(page, "my cat.png", png())
     else:
         held = page.evaluate_handle(FILES, [["my cat.png", list(png())]])
         (drop if way == "dropped" else paste)(page, held, "textarea" if way == "dropped" else "body")
@@ -131,15 +136,14 @@ def test_a_picture_is_sent_however_it_comes_and_is_what_the_page_then_shows(page
 
 
 def test_what_is_refused_gets_a_sentence_and_leaves_the_mark_where_it_was(page):
-    chooser = page.get_by_label("Your photo")
     for _ in range(2):  # the same file can be tried again
-        chooser.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
+        choose(page, "a.png", b"no picture")
         page.get_by_text("this is not a picture").first.wait_for()
         page.get_by_label("Close").first.click()
-    chooser.set_input_files({"name": "b.png", "mimeType": "image/png", "buffer": bytes(2**20 + 1)})
+    choose(page, "b.png", bytes(2**20 + 1))
     page.get_by_text("b.png is too large: choose a picture of at most 1 MB").wait_for()
     assert page.get_by_label("Said").input_value() == "" and marked(page) == [TITLES[1]]
-    chooser.set_input_files({"name": "c.png", "mimeType": "image/png", "buffer": png()})
+    choose(page, "c.png", png())
     said(page, "c.png")
 
 
@@ -150,11 +154,12 @@ def test_of_several_files_the_first_is_taken_and_that_is_said(page):
 
 
 def test_text_that_is_dragged_or_pasted_is_left_alone(page):
-    held = page.evaluate_handle("() => {const held = new DataTransfer(); held.setData('text/plain', 'word'); return held}")
+    held, put = page.evaluate_handle("new DataTransfer()"), "held => held.setData('text/plain', 'word')"
+    held.evaluate(put)
     page.dispatch_event("body", "dragover", {"dataTransfer": held})
     assert page.get_by_text("Drop the picture anywhere").is_hidden()
     both = page.evaluate_handle(FILES, [["cells.png", list(png())]])  # as a spreadsheet copies: text, and its picture
-    both.evaluate("held => held.setData('text/plain', 'word')")
+    both.evaluate(put)
     paste(page, both, "textarea, input[type=text]")
     page.wait_for_timeout(300)
     assert page.get_by_label("Said").input_value() == "" and marked(page) == [TITLES[1]]
