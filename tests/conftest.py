@@ -6,6 +6,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -29,6 +31,14 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """With `pytest -n 2 --dist loadgroup` the tests of a file stay together, and no two browsers run at once."""
+    in_browser = {item.path for item in items if "browser" in item.fixturenames}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("browser" if item.path in in_browser else item.path.stem))
 
 
 def small_parts(version: int = 1, **unet_changes) -> dict:
