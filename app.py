@@ -22,6 +22,7 @@ from explorer import (
     segments,
     sharing,
     varying,
+    waiting,
 )
 from explorer.examples import examples, files_of_examples, warm
 from explorer.guard import Guarded
@@ -45,6 +46,7 @@ def create_demo() -> gr.Blocks:
             with gr.Column(scale=3, min_width=320, elem_id="side"):  # on the right, but the keyboard meets it first
                 running.build(page)
             with gr.Column(scale=5, min_width=320, elem_id="result"):
+                waiting.build(page)
                 comparing.build(page)
         with gr.Tabs():
             for tab in (segments, probing, varying, scoring, sharing, code, help):

@@ -17,14 +17,20 @@ def build(page: Page) -> None:
         page.opacity.render()
         page.outlines.render()
 
-    def cut(session, k, **shown):
-        """k has moved."""
+    def cut(asked, session, k, **shown):
+        """k has moved. Of a run that goes on, what it has found so far follows."""
+        if asked:
+            asked.so_far.k = k
+            if sketch := asked.so_far.layers():
+                return {page.viewer: pictures.view_of(sketch, shown["view"])}
         return page.show(session.cut(k), **shown) if has_result(session) else gr.skip()
 
-    def redraw(session, view):
+    def redraw(asked, session, view):
+        if asked and (sketch := asked.so_far.layers()):
+            return pictures.view_of(sketch, view)
         return pictures.view_of(pictures.layers(session), view) if has_result(session) else gr.skip()
 
-    session, latest = {"session": page.session}, {"trigger_mode": "always_last", **LIGHT}
+    session, latest = {"asked": page.asked, "session": page.session}, {"trigger_mode": "always_last", **LIGHT}
     page.k.input(cut, None, page.shows, inputs_kwargs={**session, "k": page.k, **page.shown}, **latest)
     page.view.input(redraw, None, page.viewer, inputs_kwargs=session | {"view": page.view}, **latest)
     look = [page.opacity, page.outlines]

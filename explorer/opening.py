@@ -7,7 +7,7 @@ import gradio as gr
 from emerdiff.loading import MINIATURE
 
 from . import links, pictures, runs, uploads
-from .asking import VALUES, Asked
+from .asking import VALUES, Asked, values_of
 from .examples import Example, begun, example_of, examples, stored
 from .page import LIGHT, Page
 from .session import Edits, Session
@@ -44,13 +44,15 @@ def build(page: Page) -> None:
 
 def of_example(index: int) -> Asked:
     example = examples()[index]
-    values = {name: getattr(example.settings, name) for name in VALUES}
-    return Asked(str(example.picture), runs.label_of(MINIATURE), "exact", values, example=index)
+    return Asked(
+        str(example.picture), runs.label_of(MINIATURE), "exact", values_of(example.settings), example=index
+    )
 
 
 def of_link(link: links.Link) -> Asked:
     """What a link asks for; `ValueError` where its picture is gone."""
     values = {name: getattr(link, name) for name in VALUES}
+    values["side"] = max(link.side, runs.native_side(runs.label_of(link.model)))
     own = next((of_example(i) for i, e in enumerate(examples()) if e.name == link.example), None)
     source = own.source if own else str(uploads.from_link(links.kept(link.picture), link.name))
     asked = Asked(source, runs.label_of(link.model), link.preset, values)

@@ -15,7 +15,7 @@ from emerdiff.filenames import safe_stem
 from emerdiff.picture import open_picture
 
 from . import links
-from .asking import VALUES, Asked
+from .asking import Asked, values_of
 from .comparing import IN_BROWSER
 from .examples import example_of
 from .folders import KEPT_HOURS, new_folder
@@ -69,11 +69,11 @@ def build(page: Page) -> None:
                     "COCO JSON, labels and confidence as NPZ, and the settings to reproduce it."
                 )
                 pack = gr.Button("Make the zip", interactive=False)
-                file = gr.File(label="Zip", interactive=False, elem_id="zip")
+                file = gr.File(label="Zip", interactive=False, height=100, elem_id="zip")
             with gr.Column(min_width=320):
                 gr.Markdown(
-                    "A link that opens what is shown: the picture, settings, *k*, view, names, merges and hidden "
-                    "segments. The address of this page is the same."
+                    "A link that opens what is shown: the picture with its settings, *k*, view, names, merges and "
+                    "hidden segments."
                 )
                 copy = gr.Button("Copy link", interactive=False)
                 link = gr.Textbox(label="Link", interactive=False, elem_id="link")
@@ -137,9 +137,8 @@ def zipped(session: Session) -> str:
 
 def link_of(session: Session) -> Link:
     """The link to a session, in the page's usual look."""
-    made_of, settings = session.made_of, session.made_of.settings
-    values = {name: getattr(settings, name) for name in VALUES}
-    run = {"model": made_of.model, "preset": made_of.preset, **values}
+    made_of = session.made_of
+    run = {"model": made_of.model, "preset": made_of.preset, **values_of(made_of.settings)}
     return Link(k=session.k, full=session.is_exact, edits=session.edits, **run, **_picture(made_of.source))
 
 

@@ -966,7 +966,7 @@ def test_help_says_how_many_steps_the_presets_make():
     own = runs.defaults(runs.label_of(runs.MINIATURE))
     steps = {}
     for preset in PRESETS:
-        rows = [runs.estimate(runs.label_of(runs.MINIATURE), preset, {"num_segments": k})[0] for k in (2, 3)]
+        rows = [runs.plan(runs.label_of(runs.MINIATURE), preset, {"num_segments": k}).rows for k in (2, 3)]
         steps[preset] = (rows[1] - rows[0]) / (2 if replace(own, **PRESETS[preset]).two_sided else 1)
     said = f"*Fast* makes {steps['fast']:g} denoising steps where *exact* makes {steps['exact']:g} with the miniature"
     words = " ".join(HELP.split())
@@ -996,34 +996,6 @@ def test_pictures_are_shown_with_a_longer_side_of_512_to_1024_pixels(size, expec
     np.testing.assert_allclose(np.mean(shown, (0, 1)), np.mean(picture, (0, 1)), atol=3)
     if size == expected:
         np.testing.assert_array_equal(shown, picture)
-
-
-def test_an_estimate_has_no_seconds_before_any_model_has_run(monkeypatch):
-    monkeypatch.setattr(runs, "_row_seconds", {})
-    for model in runs.MODELS:
-        rows = {preset: runs.estimate(model, preset, {"num_segments": FINE}) for preset in ("exact", "fast", "preview")}
-        assert all(seconds is None for _, seconds in rows.values())
-        assert rows["exact"][0] > rows["fast"][0] > rows["preview"][0] > 0
-        assert runs.estimate(model, "exact", {"num_segments": 5})[0] < rows["exact"][0]
-
-
-def test_an_estimate_goes_by_what_a_row_took_with_the_model_in_this_quality_or_else_the_slowest(monkeypatch):
-    (model, name), (other, _) = list(runs.MODELS.items())[:2]
-    monkeypatch.setattr(runs, "_row_seconds", {(name, "exact"): 0.5, (name, "fast"): 0.25})
-    for preset, row in {"exact": 0.5, "fast": 0.25, "preview": 0.5}.items():
-        rows, seconds = runs.estimate(model, preset, {"num_segments": 10})
-        assert seconds == pytest.approx(row * rows)
-    for preset, row in {"exact": 0.5, "fast": 0.25}.items():  # by the miniature's
-        rows, seconds = runs.estimate(other, preset, {})
-        assert seconds == pytest.approx(runs.SLOWER * row * rows)
-
-
-def test_calibrating_makes_runs_of_all_models_and_presets_known(monkeypatch, picture, tmp_path):
-    monkeypatch.setattr(runs, "_row_seconds", {})
-    picture.save(tmp_path / "picture.png")
-    runs.calibrate(tmp_path / "picture.png")
-    for model in runs.MODELS:
-        assert all(runs.estimate(model, preset, {})[1] > 0 for preset in PRESETS)
 
 
 def test_a_checkpoint_that_cannot_be_had_is_stood_in_for_by_another_and_that_is_said(monkeypatch, checkpoint, tmp_path):

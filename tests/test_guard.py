@@ -158,8 +158,8 @@ def test_a_picture_that_no_browser_shows_is_shown_as_the_network_sees_it_and_sta
     deep = np.linspace(0, 4095, 128 * 96).reshape(96, 128).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "scan.tif")
     dropped = next(n for n, fn in demo.fns.items() if fn.name == "dropped")
-    inputs = [upload(url, tmp_path / "scan.tif"), QUICK["model"], "preview", 41, 10, 1, 0.8, 42]
-    done, output = fired(url, dropped, [None, *inputs, "slider", 0.6, True])
+    inputs = [upload(url, tmp_path / "scan.tif"), QUICK["model"], "preview", 41, 10, 1, 0.8, 42, 256]
+    done, output = fired(url, dropped, [None, None, 10, *inputs, "slider", []])
     place = [component.label for component in demo.fns[dropped].outputs].index("Picture")
     shown = output["data"][place]
     assert done and shown["path"].endswith("/scan.tif.png")
@@ -189,6 +189,7 @@ SAID = WHOLE | {
     "strength": "Perturbation strength must be a number from 0 to 50",
     "smoothing": "Smoothing (pixels) must be a number from 0 to 5",
     "preset": "Quality must be one of exact, fast, preview",
+    "side": "Detail must be one of 256, 384, 512, 768",
 }
 
 
@@ -237,15 +238,15 @@ def test_too_few_values_get_a_sentence(url):
 
 
 def test_what_goes_wrong_within_an_event_is_told_and_logged_but_not_shown(url, demo, monkeypatch, caplog):
-    estimated = next(n for n, fn in demo.fns.items() if fn.name == "estimated")
-    data = [QUICK["model"], "exact", 41, 10, 1, 0.8, 42]
+    able = next(n for n, fn in demo.fns.items() if fn.name == "able")
+    data = [None, None, None, None, QUICK["model"], "exact", 41, 10, 1, 0.8, 42, 256]
     for error, said in ((RuntimeError("/home/me/secret"), guard.UNEXPECTED), (OSError(28, "disk"), guard.UNWRITABLE)):
 
         def broken(error=error, **_):
             raise error
 
-        monkeypatch.setattr(demo.fns[estimated], "fn", broken)
-        done, told = fired(url, estimated, data)
+        monkeypatch.setattr(demo.fns[able], "fn", broken)
+        done, told = fired(url, able, data)
         assert not done and told == said and "secret" not in told
         assert str(error) in caplog.text
 
