@@ -12,6 +12,7 @@ from explorer import (
     api,
     code,
     comparing,
+    evidence,
     folders,
     help,
     opening,
@@ -45,6 +46,7 @@ def create_demo() -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=3, min_width=320, elem_id="side"):  # on the right, but the keyboard meets it first
                 running.build(page)
+                evidence.build(page)
             with gr.Column(scale=5, min_width=320, elem_id="result"):
                 waiting.build(page)
                 comparing.build(page)

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from conftest import quick, value_of
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 import emerdiff
 from emerdiff.drawing import boundaries, palette
 from emerdiff.masks import upsample_nearest
 from emerdiff.settings import PRESETS
-from explorer import links, pictures, runs
+from explorer import evidence, links, pair, pictures, probing, runs
 from explorer.asking import Asked, Finding, Recomputed, applied
 from explorer.help import HELP
 from explorer.links import Link
@@ -390,7 +390,7 @@ ALL = dict(parse_qsl(Link(**VALUES).query))
     [
         {},
         {"k": 2, "full": True, "preset": "fast", "view": "side by side"},
-        {"k": FINE, "preset": "preview", "view": "coarse map", "example": "mountains"},
+        {"k": FINE, "preset": "preview", "view": "coarse map", "example": "room"},
         {"strength": 0.5, "smoothing": 1.2, "model": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
         {"strength": 0.0, "smoothing": 0.0, "seed": 0, "modulation_timestep": 0, "feature_timestep": 0},
         {"strength": 1 / 3, "smoothing": 0.1 + 0.2, "seed": 2**63 - 1},
@@ -793,22 +793,22 @@ def test_hidden_segments_are_scored_and_merged_ones_as_one(session):
 # --- What is drawn
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_exactly_the_chosen_cells_are_marked(found, sign):
-    session = Session(
-        replace(found, shown=Image.new("RGB", (143, 97), (128, 128, 128))), K
-    )  # not multiples of the grid
-    chosen = np.zeros(GRID, bool)
-    chosen[[0, 1, 3], [5, 2, 2]] = True
-    none = pictures.cells(session, np.zeros(GRID, bool), sign)
-    marked = pictures.cells(session, chosen, sign)
-    rows, columns = np.arange(97) * GRID[0] // 97, np.arange(143) * GRID[1] // 143
-    np.testing.assert_array_equal((marked != none).any(2), chosen[rows][:, columns])
-    blue_or_orange = marked[15, 130].astype(int)
-    assert chosen[rows[15], columns[130]] and (blue_or_orange[0] > blue_or_orange[2]) == (sign > 0)
-    lines = (none != 128).any(2)  # 3 and 5 of them, from border to border
+def test_chosen_cells_stay_bright_in_a_frame_that_shows_on_any_colour():
+    for grey in (0, 255, (255, 169, 14)):  # the last one is the tint itself
+        picture = Image.new("RGB", (143, 97), grey if isinstance(grey, tuple) else (grey,) * 3)  # no multiples of GRID
+        chosen = np.zeros(GRID, bool)
+        chosen[1:3, 2:4] = True
+        none, marked = pictures.cells(picture, np.zeros(GRID, bool)), pictures.cells(picture, chosen)
+        rows, columns = np.arange(97) * GRID[0] // 97, np.arange(143) * GRID[1] // 143
+        inside = chosen[rows][:, columns]
+        around = binary_dilation(inside, iterations=2) & ~inside
+        assert (marked[around] == 0).all()
+        assert (marked[inside & ~binary_erosion(inside)] == 255).all()
+        rest = ~inside & ~around
+        assert (marked[rest] <= none[rest]).all() and marked[rest].mean() <= 0.5 * none[rest].mean()
+        assert marked[binary_erosion(inside, iterations=3)].mean() > marked[rest].mean() + 30
+    lines = (pictures.cells(Image.new("RGB", (143, 97)), np.zeros(GRID, bool)) > 0).all(2)  # from border to border
     assert lines.all(1).sum() == GRID[0] - 1 and lines.all(0).sum() == GRID[1] - 1
-    assert lines.sum() == 3 * 143 + 5 * 97 - 15
 
 
 def test_the_table_has_a_row_for_each_segment_and_its_shares_make_a_whole(session):
@@ -859,6 +859,87 @@ def test_facts_are_of_the_chosen_segments_together(session):
     assert pictures.facts(edited, [6, 1]) == expected
     for ids in ([], [99]):
         assert pictures.facts(edited, ids).startswith("Choose a segment")
+
+
+def test_a_change_is_that_of_the_segments_together_in_levels_of_255(session):
+    of_each = session.segmentation.responses.astype(float)
+    together = of_each[session.ids.index(1)] + of_each[session.ids.index(6)]
+    np.testing.assert_allclose(
+        pictures.change(session, [6, 1]), 127.5 * np.sqrt((together**2).sum(0)), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_without_a_choice_a_sure_segment_of_middling_size_away_from_the_border_is_looked_at(found):
+    coarse = np.zeros((8, 8), int)  # all over
+    coarse[3:5, 3:5] = 1  # the object
+    coarse[0, :3] = 2  # as sure, but at the border
+    coarse[5, 5:7] = 3  # less sure
+    cells = upsample_nearest(coarse, (64, 64)) == np.arange(4)[:, None, None]
+    changes = cells * np.array([9, 9, 9, 2])[:, None, None] + 1.0
+    responses, image = np.repeat(changes[:, None], 3, 1).astype(np.float32), np.zeros((64, 64, 3), np.uint8)
+    result = segmentation(coarse, responses, image=image)
+    assert pictures.interesting(result) == 1
+    session = Session(replace(found, segmentation=result, shown=Image.fromarray(image)), 4)
+    object_ = session.ids[session.segmentation.labels[32, 32]]
+    assert evidence.examined(session, []) == evidence.examined(session, [99]) == [object_]
+    assert evidence.examined(session, [3, 0, 99]) == [3, 0]
+    assert "Click another segment" in evidence.evidence_of(session, [])
+    assert "Click another segment" not in evidence.evidence_of(session, [3])
+
+
+def test_evidence_names_segments_as_text_and_says_what_its_colours_mean(session):
+    shown = evidence.evidence_of(session.rename([3], "<b>x</b>"), [3])
+    assert "&lt;b&gt;x&lt;/b&gt;: " in shown and "<b>" not in shown
+    most = pictures.change(session, [3]).max()
+    assert f"<span>0</span><span>{most / 2:.3g}</span><span>{most:.3g}</span>" in shown and "levels of 255" in shown
+    assert f"Its cells: {session.cells_of([3]).sum()} of {GRID[0] * GRID[1]}" in shown
+    assert shown.count('<img src="data:image/jpeg;base64,') == 2 and shown.count('alt="') == 2
+
+
+def test_what_a_stopped_run_has_not_perturbed_is_said(session, fine, found):
+    responses = fine.responses.copy()
+    responses[2] = 0
+    stopped = Session(replace(found, segmentation=segmentation(fine.coarse_labels, responses)), K)
+    segment = next(i for i in stopped.ids if not pictures.change(stopped, [i]).any())
+    assert "has not perturbed it" in evidence.evidence_of(stopped, [segment])
+    assert "has not perturbed it" not in evidence.evidence_of(stopped, [(segment + 1) % K])
+
+
+@pytest.mark.parametrize("most", [0.25, 1, 19])
+def test_a_colour_bar_has_the_colours_and_numbers_of_the_map(most):
+    values = np.linspace(0, most, 256)[None]
+    bar = pictures.colour_bar(most, "levels of 255")
+    assert re.findall(r"<span>(.*?)</span>", bar) == [f"{x:.3g}" for x in (0, most / 2, most)]
+    stops = [tuple(map(int, stop)) for stop in re.findall(r"rgb\((\d+),(\d+),(\d+)\)", bar)]
+    drawn = pictures.heat(values, (256, 1))[0]
+    np.testing.assert_allclose(stops, drawn[np.linspace(0, 255, len(stops)).round().astype(int)], atol=3)
+
+
+def test_a_pair_amplifies_the_change_about_the_unperturbed_picture(tmp_path):
+    unperturbed = np.full((4, 6, 3), 100.0)
+    ends = [unperturbed - 10, unperturbed + 40]
+    value = pair.shown(unperturbed, ends, ("less", "more"), "name")
+    levels = {
+        factor: [np.unique(np.asarray(Image.open(file["path"]))).tolist() for file in files]
+        for factor, files in value["files"].items()
+    }
+    assert value["titles"] == ["less", "more"] and levels == {"1": [[90], [140]], "5": [[50], [255]]}
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [("", []), ("1,2", [(1, 2)]), (" 3,5  0 , 0".replace(" , ", ","), [(0, 0), (3, 5)]), ("1,1;1,1", [(1, 1)])],
+)
+def test_cells_are_read_as_they_are_written(text, cells):
+    chosen = probing.cells_of(text, GRID)
+    assert [tuple(cell) for cell in np.argwhere(chosen)] == cells
+    np.testing.assert_array_equal(probing.cells_of(probing.written(chosen), GRID), chosen)
+
+
+@pytest.mark.parametrize("text", ["4,0", "0,6", "-1,0", "a", "1", "1,2,3", "1.5,2", "<b>1,2</b>"])
+def test_what_is_no_cell_of_the_grid_is_refused(text):
+    with pytest.raises(ValueError, match="rows from 0 to 3 and columns from 0 to 5"):
+        probing.cells_of(text, GRID)
 
 
 def test_views_show_the_labels_at_the_size_that_is_shown(session):

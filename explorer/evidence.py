@@ -1,0 +1,92 @@
+"""What shows that segments are segments: their cells, what changes with them, and what the network paints of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+import numpy as np
+
+from . import gpu, pair, pictures, runs, waiting
+from .page import LIGHT, NETWORK, Page
+from .running import about
+from .session import MadeOf, Session, has_result, needed
+
+PAINT = "Paint it perturbed by − and + the strength"
+TITLES = ("I⁻: perturbed by −strength", "I⁺: perturbed by +strength")
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """What the network painted of segments, until it is shown."""
+
+    made_of: MadeOf
+    cells: np.ndarray
+    """(h, w) bool, of the segments."""
+    value: dict
+    """Of a `Pair`."""
+
+
+def build(page: Page) -> None:
+    session, chosen = page.session, page.chosen
+    shown = gr.HTML(elem_id="evidence")
+    paint = gr.Button(f"{PAINT} (no result yet)", size="sm", interactive=False)
+    waiting.beside(page)
+    both = pair.Pair(elem_id="painted")
+    painted = gr.State(time_to_live=600)  # a `Painted` that is not shown yet; seconds, where its visitor has left
+
+    def look(session, chosen):
+        """What is known without the network."""
+        if not has_result(session):
+            return {shown: "", paint: gr.update(value=f"{PAINT} (no result yet)", interactive=False), both: None}
+        able = gr.update(value=PAINT + cost(session, 3), interactive=True)
+        return {shown: evidence_of(session, chosen), paint: able, both: None}
+
+    def perturb(session, chosen):
+        cells = needed(session).cells_of(examined(session, chosen))
+        offsets = session.made_of.settings.strength * np.stack([0 * cells, -1 * cells, 1 * cells])
+        unperturbed, *ends = yield from gpu.watched(gpu.paint(session, offsets), lambda said, _: {page.status: said})
+        value = pair.shown(unperturbed, ends, TITLES, f"{session.found.name}_perturbed")
+        yield {page.status: "", painted: Painted(session.made_of, cells, value)}
+
+    def apply(painted, session, chosen):
+        """Show it, unless other segments are looked at by now."""
+        if painted is None or session is None or session.made_of != painted.made_of:
+            return {}
+        same = np.array_equal(needed(session).cells_of(examined(session, chosen)), painted.cells)
+        return {both: painted.value} if same else {}
+
+    choice = {"session": session, "chosen": chosen}
+    gr.on(
+        [chosen.change, session.change],
+        look,
+        None,
+        [shown, paint, both],
+        inputs_kwargs=choice,
+        trigger_mode="always_last",
+        **LIGHT,
+    )
+    painting = paint.click(perturb, None, [page.status, painted], inputs_kwargs=choice, **NETWORK)
+    painting.success(apply, None, both, inputs_kwargs=choice | {"painted": painted}, **LIGHT)
+    page.at_work(painting)
+
+
+def examined(session: Session, chosen: Sequence[int]) -> list[int]:
+    """The ids of the segments that are looked at: the `chosen` ones or, while there are none, an interesting one."""
+    there = [i for i in chosen if i in session.ids]
+    return there or [session.ids[pictures.interesting(session.segmentation)]]
+
+
+def evidence_of(session: Session, chosen: Sequence[int]) -> str:
+    ids = examined(session, chosen)
+    said, changed = [pictures.facts(session, ids)], pictures.change(session, ids)
+    if not changed.any():
+        said.append("The run has not perturbed it.")
+    if not chosen:
+        said.append(pictures.ANOTHER)
+    return pictures.evidence(session.found.shown, session.cells_of(ids), changed, " ".join(said))
+
+
+def cost(session: Session, painted: int) -> str:
+    """About how long it takes to paint so many pictures, in brackets; nothing where that is not known."""
+    plan = runs.plan_again(session.made_of, session.found.reading, painted=painted)
+    return f" ({about(plan)})" if plan.is_known else ""
