@@ -17,6 +17,7 @@ from explorer import (
     help,
     opening,
     probing,
+    rivals,
     running,
     runs,
     scoring,
@@ -51,7 +52,7 @@ def create_demo() -> gr.Blocks:
                 waiting.build(page)
                 comparing.build(page)
         with gr.Tabs():
-            for tab in (segments, probing, varying, scoring, sharing, code, help):
+            for tab in (segments, rivals, probing, varying, scoring, sharing, code, help):
                 tab.build(page)
         api.build(page)
         page.finish()
