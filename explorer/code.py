@@ -19,8 +19,8 @@ zip_file = client.predict(api_name="/export")
 
 def build(page: Page) -> None:
     with gr.Tab("Code"):
-        python = gr.Code(language="python", label="What is shown, in Python", interactive=False)
-        gr.Code(CLIENT, language="python", label="This page as a service", interactive=False)
+        python = gr.Code(language="python", label="What is shown, in Python", interactive=False, wrap_lines=True)
+        gr.Code(CLIENT, language="python", label="This page as a service", interactive=False, wrap_lines=True)
     page.session.change(code, page.session, python, **LIGHT)
 
 
