@@ -26,6 +26,7 @@ from emerdiff.masks import upsample_nearest
 from emerdiff.settings import PRESETS
 from explorer import evidence, links, pair, pictures, probing, runs
 from explorer.asking import Asked, Finding, Recomputed, applied
+from explorer.code import code
 from explorer.help import HELP
 from explorer.links import Link
 from explorer.pictures import VIEWS
@@ -534,6 +535,34 @@ def test_long_values_are_refused_in_a_short_sentence(name, digit):
         with pytest.raises(ValueError) as error:
             Link.parse(ALL | {name: digit * length})
         assert len(str(error.value)) < 200
+
+
+# --- Code
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    "preset, changes", [("exact", {}), ("fast", {"strength": 3.0}), ("preview", {"image_area": 384**2, "seed": 7})]
+)
+def test_the_code_that_is_shown_asks_for_what_is_shown(fine, found, miniature, monkeypatch, preset, changes, full):
+    settings = replace(runs.settings_of(runs.label_of("miniature"), preset, changes), num_segments=K)
+    session = Session(replace(found, segmentation=replace(fine, settings=settings), preset=preset), 4)
+    if full:
+        session = session.recomputed(replace(session.segmentation, settings=replace(settings, num_segments=4)))
+    asked = []
+
+    def pipe(_, settings):
+        asked.append(settings)
+        return replace(fine, settings=settings)
+
+    pipe.settings = miniature.settings
+    monkeypatch.setattr(emerdiff, "load", lambda _: pipe)
+    exec(code(session), names := {})
+    [shown] = asked
+    shown = replace(shown, image_area=shown.image_area or miniature.native_side**2)
+    assert shown == replace(settings, num_segments=4 if full else K)
+    if not full:
+        np.testing.assert_array_equal(names["segmentation"].labels, session.segmentation.labels)
 
 
 # --- Pictures that are kept for links
