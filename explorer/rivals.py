@@ -20,7 +20,7 @@ from emerdiff.matching import match
 from emerdiff.studies.competitors import METHODS, coarse_map
 
 from . import gpu, runs, viewer, waiting
-from .page import LIGHT, NETWORK, Page
+from .page import LIGHT, NETWORK, NOW, Page
 from .pictures import duration
 from .segments import toggled
 from .session import FINE, NOTHING_YET, PUT_AWAY, Gone, MadeOf, Session, has_result, needed
@@ -36,9 +36,9 @@ GPU_SECONDS = 60  # for one of them; a few are enough
 RUN = "Run the rivals"
 
 ABOUT = """
-Segments of different panes are paired by their overlap: a pair has one colour and lights up together. Seconds count
-from the picture to the label of every pixel, on this machine, with all of the network's work but without loading it.
-EmerDiff's are those of a whole run at the pace that runs have here.
+The segments of each pane are matched with EmerDiff's, one to one, so that most pixels agree; matched ones have the same
+colour. Seconds count from the picture to the label of every pixel, on this machine, with all of the network's work but
+without loading it. EmerDiff's are those of a whole run at the pace that runs have here.
 
 - **EmerDiff** (Namekata et al., ICLR 2024) perturbs the network for each segment, so it takes the longest.
 - **Naive upsampling**, the same paper's baseline, enlarges the coarse map. It cannot draw an edge finer than a cell.
@@ -84,7 +84,7 @@ def seen(made_of: MadeOf) -> tuple:
 
 def build(page: Page) -> None:
     with gr.Tab(TITLE) as tab:
-        gr.Markdown("The same picture, segmented in other ways. Hover over a segment, or click it, to find its like.")
+        gr.Markdown("The same picture, segmented in other ways. Click a segment, and its counterparts light up too.")
         go = gr.Button(RUN, variant="primary", interactive=False)
         waiting.beside(page)
         panes = Viewer(elem_id="rivals")
@@ -106,6 +106,9 @@ def build(page: Page) -> None:
         chosen = event.value == TITLE
         return {is_open: chosen} | (draw(session, contest, chosen) if chosen else {})
 
+    def asked_for():
+        return waiting.said("Waiting for another run …" if gpu.busy() else "Starting …")
+
     def run_rivals(session):
         """Each answer as soon as it is there."""
         session = needed(session)
@@ -120,7 +123,7 @@ def build(page: Page) -> None:
         yield {page.status: ""}
 
     def pick(session, chosen, event: gr.SelectData):
-        """A click on a segment that EmerDiff has, or on its pair."""
+        """A click on a segment of EmerDiff or on a counterpart."""
         return toggled(chosen, event.index) if has_result(session) and event.index in session.ids else gr.skip()
 
     session = {"session": page.session}
@@ -137,6 +140,7 @@ def build(page: Page) -> None:
     )
     chosen = session | {"chosen": page.chosen}
     panes.select(pick, None, page.chosen, inputs_kwargs=chosen, trigger_mode="multiple", **LIGHT)
+    go.click(asked_for, None, page.status, **NOW)
     page.at_work(go.click(run_rivals, None, [contest, page.status], inputs_kwargs=session, **NETWORK))
 
 
@@ -179,8 +183,9 @@ def method_of(name: str, model: str) -> str:
 
 def label(session: Session, answers: Mapping[str, Answer]) -> str:
     """The button's words."""
-    words = f"{RUN} again" if len(answers) == 1 + len(BY_NETWORK) else RUN
-    seconds = sum(one.seconds for one in answers.values()) if words != RUN else guess(session)
+    done = len(answers) == 1 + len(BY_NETWORK)
+    words = f"{RUN} again" if done else RUN
+    seconds = sum(one.seconds for one in answers.values()) if done else guess(session)
     return f"{words} (about {duration(seconds)})" if seconds else words
 
 
@@ -246,7 +251,7 @@ def panes_of(session: Session, answers: Mapping[str, Answer]) -> list[Pane]:
 
 
 def paired(labels: np.ndarray, session: Session, place: int) -> tuple[tuple[int, ...], Legend]:
-    """Ids and legend of a rival's segments, (H, W) from 0 without gaps: those of EmerDiff's that they overlap most.
+    """Ids and legend of a rival's segments, (H, W) from 0 without gaps: those of the segments of EmerDiff's they match.
 
     The others have ids of their own, below 0, which depend on the pane's `place`.
     """
@@ -254,7 +259,7 @@ def paired(labels: np.ndarray, session: Session, place: int) -> tuple[tuple[int,
     partners = match(labels, ours, max(own, len(session.ids)))[:own]
     known = [i for i in range(own) if ((labels == i) & (ours == partners[i])).any()]
     ids = [-1 - MOST * place - i for i in range(own)]
-    names, colours = ["without a pair"] * own, palette(FINE + own)[FINE:]
+    names, colours = ["No counterpart"] * own, palette(FINE + own)[FINE:]
     for i in known:
         ids[i] = session.ids[partners[i]]
         names[i], colours[i] = session.legend.names[partners[i]], session.legend.colours[partners[i]]
