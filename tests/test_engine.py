@@ -120,9 +120,10 @@ def test_features_are_computed_no_further_than_their_layer(small):
 
 
 def test_draws_of_features_do_not_depend_on_the_batch(small, picture):
-    results = [small(picture, quick(feature_draws=5, feature_timestep=50), rows_per_batch=rows) for rows in (1, 2, 8)]
-    for result in results[1:]:
-        np.testing.assert_allclose(result.features, results[0].features, rtol=1e-4, atol=1e-5)
+    settings = quick(feature_draws=5, feature_timestep=50)
+    first, *others = (value_of(small.read(picture, settings, rows_per_batch=rows)).features for rows in (1, 2, 8))
+    for features in others:
+        np.testing.assert_allclose(features, first, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_outside_transformers_is_refused():
@@ -438,12 +439,12 @@ def test_coarse_labels_that_do_not_fit_are_refused(small, picture, labels):
         small(picture, quick(), coarse_labels=labels)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int8, np.uint16])
-def test_a_runs_own_coarse_labels_give_the_run_again(small, picture, dtype):
-    result = small(picture, quick())
-    again = small(picture, quick(), coarse_labels=result.coarse_labels.astype(dtype))
-    assert again.coarse_labels.dtype == np.int32
-    np.testing.assert_array_equal(again.differences, result.differences)
+def test_a_runs_own_coarse_labels_give_the_run_again_whatever_their_type(small, picture):
+    result = small(picture, quick(num_segments=2))
+    for dtype in (np.int32, np.int8, np.uint16):
+        again = small(picture, quick(num_segments=2), coarse_labels=result.coarse_labels.astype(dtype))
+        assert again.coarse_labels.dtype == np.int32
+        np.testing.assert_array_equal(again.differences, result.differences)
 
 
 @pytest.mark.parametrize("k", [1, 0, 9])

@@ -458,7 +458,7 @@ READ_AGAIN = [
 
 @pytest.mark.parametrize("changes, rows", READ_AGAIN, ids=lambda v: "-".join(v) if isinstance(v, dict) else "")
 def test_only_what_the_settings_change_is_read_again_and_the_result_is_that_of_a_new_run(small, picture, changes, rows):
-    settings = quick(feature_draws=2)
+    settings = quick(num_segments=2, feature_draws=2)
     first = value_of(small.read(picture, settings))
     changed, computed = replace(settings, **changes), []
     with hooked(small.unet.register_forward_pre_hook, lambda _unet, args: computed.append(len(args[0]))):
@@ -543,7 +543,7 @@ def test_an_exception_in_a_layer_ends_the_run_and_leaves_nothing_behind(small, p
 
 @pytest.mark.parametrize("injection", [True, False])
 def test_threads_that_share_a_network_get_the_results_they_would_get_alone(small, picture, injection):
-    settings = quick(num_segments=3, attention_injection=injection)
+    settings = quick(num_segments=2, attention_injection=injection)
     pictures = [picture, ImageOps.flip(picture), ImageOps.invert(picture)]
     alone = [small(p, settings) for p in pictures]
     inside = []
