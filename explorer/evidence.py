@@ -28,7 +28,7 @@ class Painted:
 
 def build(page: Page) -> None:
     session, chosen = page.session, page.chosen
-    shown = gr.HTML(elem_id="evidence")
+    page.evidence.render()
     paint = gr.Button(f"{PAINT} (no result yet)", size="sm", interactive=False)
     waiting.beside(page)
     both = pair.Pair(elem_id="painted")
@@ -37,9 +37,9 @@ def build(page: Page) -> None:
     def look(session, chosen):
         """What is known without the network."""
         if not has_result(session):
-            return {shown: "", paint: gr.update(value=f"{PAINT} (no result yet)", interactive=False), both: None}
+            return {paint: gr.update(value=f"{PAINT} (no result yet)", interactive=False), both: None}
         able = gr.update(value=PAINT + cost(session, 3), interactive=True)
-        return {shown: evidence_of(session, chosen), paint: able, both: None}
+        return {page.evidence: evidence_of(session, chosen), paint: able, both: None}
 
     def perturb(session, chosen):
         cells = needed(session).cells_of(examined(session, chosen))
@@ -49,18 +49,14 @@ def build(page: Page) -> None:
         yield {page.status: "", painted: Painted(session.made_of, cells, value)}
 
     def apply(painted, session, chosen):
-        """Show it, unless other segments are looked at by now."""
-        if painted is None or session is None or session.made_of != painted.made_of:
-            return {}
-        same = np.array_equal(needed(session).cells_of(examined(session, chosen)), painted.cells)
-        return {both: painted.value} if same else {}
+        return {both: painted.value} if is_of_now(painted, session, chosen) else {}
 
     choice = {"session": session, "chosen": chosen}
     gr.on(
         [chosen.change, session.change],
         look,
         None,
-        [shown, paint, both],
+        [page.evidence, paint, both],
         inputs_kwargs=choice,
         trigger_mode="always_last",
         **LIGHT,
@@ -74,6 +70,13 @@ def examined(session: Session, chosen: Sequence[int]) -> list[int]:
     """The ids of the segments that are looked at: the `chosen` ones or, while there are none, an interesting one."""
     there = [i for i in chosen if i in session.ids]
     return there or [session.ids[pictures.interesting(session.segmentation)]]
+
+
+def is_of_now(painted: Painted | None, session: Session | None, chosen: Sequence[int]) -> bool:
+    """Whether what was painted is of the segments that are looked at by now."""
+    if painted is None or session is None or session.made_of != painted.made_of:
+        return False
+    return np.array_equal(needed(session).cells_of(examined(session, chosen)), painted.cells)
 
 
 def evidence_of(session: Session, chosen: Sequence[int]) -> str:

@@ -46,7 +46,7 @@ function frame(cells, has, dash = []) {
       path.lineTo(line[2], line[3]);
     }
   }
-  const unit = canvas.width / 320;
+  const unit = Math.max(1, canvas.width / 320);
   context.lineCap = 'square';
   for (const [colour, width, dashes] of [['#000', 4, []], ['#fff', 2, dash]]) {
     Object.assign(context, {strokeStyle: colour, lineWidth: width * unit});
@@ -83,8 +83,8 @@ function draw() {
   context.stroke();
   frame(cells, (row, column) => chosen.has(`${row},${column}`));
   if (under) {
-    const brush = brushed(under), in_brush = new Set(brush.map(String));
-    frame(brush, (row, column) => in_brush.has(`${row},${column}`), [4, 4]);
+    const brush = brushed(under), inBrush = new Set(brush.map(String));
+    frame(brush, (row, column) => inBrush.has(`${row},${column}`), [4, 4]);
   }
 }
 

@@ -8,8 +8,8 @@ from emerdiff.loading import MINIATURE
 
 from . import links, pictures, runs, uploads
 from .asking import VALUES, Asked, values_of
-from .examples import Example, begun, example_of, examples, stored
-from .page import LIGHT, Page
+from .examples import Example, begun, example_of, examples, stored, table
+from .page import LIGHT, Page, stored_evidence
 from .session import Edits, Session
 
 
@@ -90,8 +90,13 @@ def opened(page: Page, asked: Asked, k: int, view: str) -> dict:
 
 
 def unfinished(page: Page, example: Example | None, source: str, view: str) -> dict:
-    """Words and pictures of the stored result, at the example's own k; or the picture alone."""
-    if example and example.summary:
-        words = pictures.words(example.summary, example.k)
-        return {page.words: words, page.viewer: pictures.view_of(stored(example), view)}
+    """Words, pictures, evidence and table of the stored result, at the example's own k; or the picture alone."""
+    if example:
+        words, drawn = pictures.words(example.summary, example.k), pictures.view_of(stored(example), view)
+        return {
+            page.words: words,
+            page.viewer: drawn,
+            page.evidence: stored_evidence(example),
+            page.table: table(example),
+        }
     return {page.words: "", **page.unsegmented(source)}

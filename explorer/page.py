@@ -19,7 +19,7 @@ from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
 from . import pictures, uploads
-from .examples import Example, examples, stored
+from .examples import Example, change, examples, stored, table
 from .guard import Kept
 from .pictures import VIEWS, Layers
 from .runs import MODELS, SIDES, label_of, native_side, shown
@@ -89,6 +89,8 @@ class Page:
     opacity: gr.Slider
     outlines: gr.Checkbox
     viewer: Viewer
+    evidence: gr.HTML
+    """Of the segments that are looked at."""
     table: gr.Dataframe
     chosen: Chosen
     undo: gr.Button
@@ -98,8 +100,8 @@ class Page:
 
     @property
     def shows(self) -> tuple[Component, ...]:
-        """All that `show` and `clear` fill."""
-        return self.session, self.made_of, self.words, self.viewer, self.table, self.chosen, self.undo
+        """All that `show` and `clear` fill; of the evidence, what is empty or stored (see evidence.py for the rest)."""
+        return self.session, self.made_of, self.words, self.viewer, self.evidence, self.table, self.chosen, self.undo
 
     @property
     def shown(self) -> dict[str, Component]:
@@ -125,6 +127,7 @@ class Page:
         return {
             self.session: None,
             self.made_of: None,
+            self.evidence: "",
             self.table: [],
             self.chosen: gr.update(choices=[], value=[]),
             self.undo: gr.update(interactive=False),
@@ -157,6 +160,14 @@ class Page:
 def alone(image: str | Path) -> Layers:
     """A picture that is not segmented yet."""
     return pictures.alone(safe_stem(Path(image).name), shown(open_picture(image)))
+
+
+def stored_evidence(example: Example) -> str:
+    """Of an example's stored result, as HTML: that of one segment."""
+    layers, number = stored(example), example.segment
+    part, cells = example.summary["segments"][number], layers.coarse_labels == number
+    said = pictures.told(layers.legend.names[number], part["share"], cells.sum(), part["mean_confidence"])
+    return pictures.evidence(layers.shown, cells, change(example), f"{said} {pictures.ANOTHER}")
 
 
 def new_page(demo: gr.Blocks, first: Example) -> Page:
@@ -259,7 +270,9 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         opacity=gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3, buttons=[], render=False),
         outlines=gr.Checkbox(True, label="Outlines", scale=1, min_width=110, elem_id="outlines", render=False),
         viewer=Viewer(pictures.view_of(stored(first), VIEWS[0]), elem_id="viewer", render=False),
+        evidence=gr.HTML(stored_evidence(first), elem_id="evidence", render=False),
         table=gr.Dataframe(
+            table(first),
             headers=["", "name", "area %", "naive %", "sure %"],
             interactive=False,
             datatype=["html", "str", *["number"] * 3],

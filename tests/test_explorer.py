@@ -916,6 +916,25 @@ def test_without_a_choice_a_sure_segment_of_middling_size_away_from_the_border_i
     assert "Click another segment" not in evidence.evidence_of(session, [3])
 
 
+def test_what_was_painted_is_shown_only_beside_what_it_was_painted_of(session, found):
+    def painted(of: Session, ids: list[int]) -> evidence.Painted:
+        return evidence.Painted(of.made_of, of.cells_of(ids), {})
+
+    another = Session(replace(found, source="another.png"), K)
+    for now, chosen, expected in (
+        (session, [3], True),
+        (session.rename([3], "sky"), [3], True),
+        (session, [3, 4], False),
+        (session.merge([3, 4]), [3], False),  # its cells are more than they were
+        (another, [3], False),
+        (another.gone(), [3], False),
+        (None, [3], False),
+    ):
+        assert evidence.is_of_now(painted(session, [3]), now, chosen) is expected
+    assert evidence.is_of_now(painted(session, evidence.examined(session, [])), session, [])
+    assert not evidence.is_of_now(None, session, [3])
+
+
 def test_evidence_names_segments_as_text_and_says_what_its_colours_mean(session):
     shown = evidence.evidence_of(session.rename([3], "<b>x</b>"), [3])
     assert "&lt;b&gt;x&lt;/b&gt;: " in shown and "<b>" not in shown
