@@ -218,7 +218,7 @@ def test_an_inversion_along_fewer_steps_is_the_one_that_these_steps_and_their_no
 
 
 def test_a_rough_pass_over_a_reading_needs_only_its_own_rows_and_leaves_the_reading_as_it_was(small, picture):
-    reading, calls = value_of(small.read(picture, quick())), []
+    reading = value_of(small.read(picture, quick()))
     whole = value_of(small.segment(reading))
     rough = reading.changed(num_segments=2, two_sided=False, replay_steps=2)
     coarse = recut(whole, 2).coarse_labels
