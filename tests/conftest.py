@@ -33,14 +33,6 @@ FLAGS = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """With `pytest -n 2 --dist loadgroup` the tests of a file stay together, and no two browsers run at once."""
-    in_browser = {item.path for item in items if "browser" in item.fixturenames}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("browser" if item.path in in_browser else item.path.stem))
-
-
 def small_parts(version: int = 1, **unet_changes) -> dict:
     """Parts of a random Stable Diffusion in miniature: 3 levels, latents a quarter of the picture's side."""
     torch.manual_seed(0)
