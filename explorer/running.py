@@ -19,7 +19,7 @@ from .asking import VALUES, Asked, Finding, Recomputed, applied, values_of
 from .examples import awaited, example_of, examples, found, keep
 from .page import LIGHT, NETWORK, NOW, Page, alone
 from .pictures import duration
-from .runs import MODELS
+from .runs import MODELS, SIDES
 from .session import Found, Gone, Session, needed
 from .visitors import Visitors
 from .waiting import FAILED, PRESS_RUN, STOPPED
@@ -38,7 +38,7 @@ def build(page: Page) -> None:
     refine = gr.Button("Refine exactly", visible=False)
     hint = gr.Markdown(visible=False, elem_id="hint")
     waiting.beside(page)
-    with gr.Accordion("Settings", open=False):
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
         for name in ("preset", "side", "modulation_timestep", "strength", "model"):
             inputs[name].render()
         for name in ("feature_timestep", "smoothing", "seed"):
@@ -49,7 +49,7 @@ def build(page: Page) -> None:
 
     def begin(asked, session, k, shown):
         """What was found before, or else the run begins; a new picture is shown at once, and nothing of the last."""
-        if result := visitors.again(asked):
+        if result := asked.example is None and visitors.again(asked):
             new = Session.of(result, k, session)
             return {page.asked: asked, status: "", page.k: new.k, **page.show(new, **shown)}
         begun = {page.asked: asked, page.to_run: asked, status: told_to_wait(asked)}
@@ -59,8 +59,9 @@ def build(page: Page) -> None:
 
     def start(asked, session, k, image, model, preset, view, chosen, **values):
         check(image, model, preset, values)
-        asked = Asked(image, model, preset, values).instead_of(asked)
-        return begin(asked, session, k, {"view": view, "chosen": chosen})
+        own = own_result_of(image, model, preset, values)
+        new = Asked(image, model, preset, values, example=own).instead_of(asked)
+        return begin(new, session, k, {"view": view, "chosen": chosen})
 
     def dropped(asked, session, k, image, model, preset, view, chosen, **values):
         """Shown as the network will see it, and segmented at once, roughly first, if that is known not to take long."""
@@ -153,8 +154,16 @@ def build(page: Page) -> None:
             return {status: said, **page.show(session.cut(min(k, len(session.found.cuts) - 1)), **shown)}
         return {status: said, page.words: PRESS_RUN}
 
-    def failed(session, k, **shown):
+    def failed(asked, session, k, **shown):
+        if asked and asked.waits:  # it was refused, as too many wait
+            asked.stopped.set()
         return left(session, k, shown, FAILED)
+
+    def reset(image, model):
+        """What suits the picture and the model, with the sides that the model can see."""
+        own = {inputs[name]: value for name, value in own_values(image, model).items()}
+        sides = [(f"{side} px", side) for side in SIDES if side >= runs.native_side(model)]
+        return own | {inputs["side"]: gr.update(choices=sides, value=own[inputs["side"]])}
 
     def able(asked, to_run, session, image, model, preset, **values):
         """Which buttons can act, and about how long that takes, or why they cannot."""
@@ -172,17 +181,23 @@ def build(page: Page) -> None:
     asking = {"asked": page.asked, **now, **inputs, **page.shown}
     begins = [page.asked, page.to_run, status, page.k, *page.shows]
     light = {"trigger_mode": "multiple", **LIGHT}
-    go.click(start, None, begins, inputs_kwargs=asking, **light)
-    page.strip.upload(
-        dropped,
-        None,
-        [*begins, page.strip, inputs["image"], inputs["preset"]],
-        inputs_kwargs=asking | {"image": page.strip},
-        **light,
-    )
-    refine.click(
-        refined, None, [*begins, inputs["preset"]], inputs_kwargs={"asked": page.asked, **now, **page.shown}, **light
-    )
+    starting = [
+        go.click(start, None, begins, inputs_kwargs=asking, **light),
+        page.strip.upload(
+            dropped,
+            None,
+            [*begins, page.strip, inputs["image"], inputs["preset"]],
+            inputs_kwargs=asking | {"image": page.strip},
+            **light,
+        ),
+        refine.click(
+            refined,
+            None,
+            [*begins, inputs["preset"]],
+            inputs_kwargs={"asked": page.asked, **now, **page.shown},
+            **light,
+        ),
+    ]
     for event in (page.to_run.change, clock.tick):  # the first listener of `to_run`: the next one waits for its turn
         event(wait, page.to_run, [clock, status], **NOW)
     running = page.to_run.change(
@@ -217,18 +232,17 @@ def build(page: Page) -> None:
             **LIGHT,
         )
         applying.then(**buttons)
-        event.failure(failed, None, [status, *page.shows], inputs_kwargs=shows, **NOW).then(**buttons)
+        failing = event.failure(
+            failed, None, [status, *page.shows], inputs_kwargs={"asked": page.asked, **shows}, **NOW
+        )
+        failing.then(**buttons)
     page.at_work(recomputing)
+    for event in starting:  # what is in a folded accordion has no change of its own
+        event.then(**buttons)
     changed = [part.change for part in (*inputs.values(), page.asked, page.session)]
     gr.on(changed, trigger_mode="always_last", **buttons)
-    resettable = [inputs[name] for name in VALUES]
     for event in (inputs["model"].input, defaults.click):
-        event(
-            lambda image, model: {inputs[name]: value for name, value in own_values(image, model).items()},
-            [inputs["image"], inputs["model"]],
-            resettable,
-            **LIGHT,
-        )
+        event(reset, [inputs["image"], inputs["model"]], [inputs[name] for name in VALUES], **LIGHT)
 
 
 # --- What is asked for
@@ -268,6 +282,13 @@ def is_soon(model: str, preset: str, values: dict, first_in: int) -> bool:
         return False
     seconds = runs.plan(model, preset, values, first_in=first_in).seconds
     return seconds is not None and seconds <= SOON
+
+
+def own_result_of(image: str, model: str, preset: str, values: dict) -> int | None:
+    """The index of the example whose own result that is."""
+    example = example_of(image)
+    own = example and (runs.label_of(runs.MINIATURE), "exact", values_of(example.settings))
+    return examples().index(example) if own == (model, preset, values) else None
 
 
 def own_values(image: str | None, model: str) -> dict:

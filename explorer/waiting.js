@@ -8,12 +8,10 @@ function draw() {
   for (const line of document.querySelectorAll(".waiting")) {
     const [said, bar] = [line.querySelector(".said"), line.querySelector("progress")];
     if (said.textContent !== value.text) said.textContent = value.text;
-    bar.hidden = !busy;
-    if (busy && value.done !== null) bar.value = value.done;
-    else bar.removeAttribute("value");
+    bar.hidden = !busy || value.done === null;
+    bar.value = value.done ?? 0;
     bar.setAttribute("aria-label", value.text);
   }
-  if (stop.disabled === busy && !busy && document.activeElement === stop) stop.blur();
   stop.disabled = !busy;
   stop.title = busy ? "" : "Nothing is running";
   const news = value.told ?? value.text;

@@ -60,7 +60,8 @@ def beside(page: "Page") -> gr.HTML:  # noqa: ARG001  where it stands is all tha
     while the network works, and with "" or a sentence when that has ended.
     """
     return gr.HTML(
-        html_template=f"<div class='waiting beside'>{LINE}</div>",
+        html_template=f"<div class='waiting'>{LINE}</div>",
         js_on_load="document.dispatchEvent(new Event('beside'));",
         apply_default_css=False,
+        elem_classes="beside",
     )

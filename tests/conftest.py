@@ -148,8 +148,9 @@ def set_slider(page, label: str, value: float) -> None:
 
 
 def ready(page):
-    """The example can be explored: its segments are in the table."""
-    row(page, "Segment 1").wait_for(timeout=120_000)
+    """The example can be explored: its full result is there, not only what is stored of it."""
+    page.get_by_role("button", name="Recompute at this k", disabled=False).wait_for(timeout=120_000)
+    row(page, "Segment 1").wait_for()
 
 
 def shows(page, figures, **options) -> None:
@@ -159,7 +160,18 @@ def shows(page, figures, **options) -> None:
 
 def at_work(page):
     """The network works on what was asked for, and says how far it is."""
-    return page.get_by_text(re.compile(r"\d+%, about .* left"))
+    return page.locator("#status .said").get_by_text(re.compile(r"\d+%, about .* left"))
+
+
+def says(page, text, **options) -> None:
+    """The status line comes to say it."""
+    page.locator("#status .said").get_by_text(text).wait_for(**options)
+
+
+def unfold(page) -> None:
+    """The settings."""
+    page.locator("#settings").get_by_text("Settings", exact=True).click()
+    page.get_by_label("number input for Timestep", exact=True).wait_for()
 
 
 def row(page, name: str):
