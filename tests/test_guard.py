@@ -325,5 +325,4 @@ def test_in_a_browser_examples_open_and_an_error_of_any_event_is_seen(browser, u
     page.get_by_role("tab", name="Export and share").click()
     page.get_by_role("button", name="Copy link").click()
     page.get_by_text(guard.UNEXPECTED).wait_for(timeout=30_000)
-    page.get_by_role("button", name="Stop").click()
     page.close()
