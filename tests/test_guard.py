@@ -286,7 +286,7 @@ def button(demo, text: str) -> int:
 def test_whatever_works_the_network_waits_in_one_queue(demo):
     works = [fn for fn in demo.fns.values() if inspect.isgeneratorfunction(fn.fn)]
     for_programs = {"probe", "segment", "segment_once"}
-    assert {fn.name for fn in works} == {"run", "recompute", "perturbed", "perturb_cells", *for_programs}
+    assert {fn.name for fn in works} == {"run", "recompute", "perturb", "perturb_cells", "run_rivals", *for_programs}
     assert {(fn.concurrency_id, fn.concurrency_limit) for fn in works} == {("network", 1)}
 
 
