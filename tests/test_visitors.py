@@ -1,14 +1,19 @@
 """Whose results are kept, for how long, and what comes back of those that had to make room."""
 
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
+import gradio as gr
 import numpy as np
 import pytest
 from conftest import quick, value_of
 from PIL import Image
 
+import app
 import emerdiff
-from explorer.asking import Asked, Finding, Recomputed
+from explorer import links, runs, sharing
+from explorer.asking import Asked, Finding, Recomputed, values_of
+from explorer.opening import of_example
 from explorer.runs import MODELS
 from explorer.session import Found, Gone, Session
 from explorer.visitors import Visitors
@@ -214,3 +219,77 @@ def test_what_several_visitors_share_counts_once(file):
         again = replace(visitors.again(first.asked), shown=first.found.shown)
         visitors.put(name, Session(again, K))
     assert len(visitors) == 8
+
+
+# --- What the page makes of that: links and reloads
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return app.create_demo()
+
+
+def event(demo, name: str):
+    return next(fn.fn for fn in demo.fns.values() if fn.name == name)
+
+
+def only(kind: type, filled: dict):
+    """The one value of a kind that an event fills a component with."""
+    [value] = [value for value in filled.values() if isinstance(value, kind)]
+    return value
+
+
+def test_a_reload_and_a_link_find_the_result_of_an_own_picture_again(demo, file, monkeypatch, tmp_path):
+    monkeypatch.setattr(links, "FOLDER", tmp_path / "linked")
+    settings = runs.settings_of(MINIATURE, "fast", {"num_segments": K, "strength": 3.0, "side": 384})
+    run = asked(file("cat.png"), preset="fast", values=values_of(settings))
+    found = finding(run, preset="fast", segmentation=replace(result(), settings=settings)).found
+    edited = Session.of(found, 3).rename([1], "Sky")
+
+    def address(session):
+        return only(str, event(demo, "follow")(session=session, asked=run, k=3))
+
+    def opened(query):
+        request = gr.Request(query_params=dict(parse_qsl(query)))
+        return event(demo, "restore")(asked=None, view="slider", request=request)
+
+    while_it_runs, then = address(None), address(edited)
+    assert not links.FOLDER.exists()  # following writes nothing
+    assert only(Asked, {type(value): value for value in opened(then).values()}).edits == edited.edits  # it runs again
+    demo.visitors.keep(Finding(run, found))
+    for query, edits in ((while_it_runs, Session.of(found, 3).edits), (then, edited.edits)):
+        again = only(Session, opened(query))
+        assert again.found.segmentation is found.segmentation and again.found.preset == "fast"
+        assert (again.k, again.edits, again.found.name) == (3, edits, "cat")
+    full = replace(edited.segmentation, settings=replace(settings, num_segments=3))
+    demo.visitors.keep(Recomputed(edited.made_of, full))
+    assert only(Session, opened(address(edited.recomputed(full)))).is_exact
+
+
+def test_nothing_can_be_shared_before_there_is_a_result_and_the_page_says_so(demo):
+    buttons = [block for block in demo.blocks.values() if getattr(block, "value", "") in ("Make the zip", "Copy link")]
+    assert [button.interactive for button in buttons] == [False, False]
+    filled = event(demo, "follow")(session=None, asked=None, k=3)
+    [why] = [block for block in filled if isinstance(block, gr.Markdown)]
+    assert filled[why]["visible"] and why.value == sharing.NOTHING and only(str, filled) == ""
+    assert [filled[button]["interactive"] for button in buttons] == [False, False]
+
+
+def test_a_link_does_not_replace_what_its_visitor_has_opened_meanwhile(demo):
+    request = gr.Request(query_params={"model": "miniature", "k": "x"})
+    assert event(demo, "restore")(asked=of_example(1), view="slider", request=request) == gr.skip()
+
+
+def test_what_stays_of_a_shared_picture_is_its_pixels_for_a_day(file, monkeypatch, tmp_path):
+    monkeypatch.setattr(links, "FOLDER", tmp_path / "linked")
+    settings = runs.settings_of(MINIATURE, "exact", {"num_segments": K})
+    mine = session(file("cat.png"), segmentation=replace(result(), settings=settings))
+    assert sharing.share(mine, True).startswith("Copied. The picture is kept on this server for 24 hours")
+    assert [path.stem for path in links.FOLDER.iterdir()] == [sharing.link_of(mine).picture]
+    long = mine
+    for i in mine.ids:
+        long = long.rename([i], "空" * 80)
+    said = sharing.share(long, False)
+    assert "The link is selected" in said and said.endswith(sharing.NAMELESS)
+    with pytest.raises(ValueError, match="nothing is segmented yet"):
+        sharing.share(None, True)
