@@ -49,7 +49,7 @@ def build(page: Page) -> None:
                 cells = grid.Grid(elem_id="grid")
                 with gr.Row():
                     brush = gr.Radio([1, 3, 5], value=3, label="Brush (cells)", min_width=150)
-                    strength = gr.Slider(-50, 50, 10, step=1, label="Strength (±)", min_width=180, buttons=[])
+                    strength = gr.Slider(-50, 50, 10, step=1, label="Strength (±)", min_width=240, buttons=[])
                 text = gr.Textbox(
                     label="Cells (row,column)",
                     info="Drag over the picture, or type them; Enter perturbs them.",

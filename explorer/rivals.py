@@ -40,7 +40,7 @@ The segments of each pane are matched with EmerDiff's, one to one, so that most 
 colour. Seconds count from the picture to the label of every pixel, on this machine, with all of the network's work but
 without loading it. EmerDiff's are those of a whole run at the pace that runs have here.
 
-- **EmerDiff** (Namekata et al., ICLR 2024) perturbs the network for each segment, so it takes the longest.
+- **EmerDiff** (Namekata et al., ICLR 2024) perturbs the network for each segment, so it usually takes the longest.
 - **Naive upsampling**, the same paper's baseline, enlarges the coarse map. It cannot draw an edge finer than a cell.
 - **Joint bilateral** upsampling (Kopf et al., SIGGRAPH 2007) enlarges the coarse map along edges of colour. It cannot
   tell apart two things of one colour.
@@ -84,13 +84,13 @@ def seen(made_of: MadeOf) -> tuple:
 
 def build(page: Page) -> None:
     with gr.Tab(TITLE) as tab:
+        is_open = gr.State(False)
+        contest = gr.State(time_to_live=3600)  # seconds: as long as the visitor's result
         gr.Markdown("The same picture, segmented in other ways. Click a segment, and its counterparts light up too.")
         go = gr.Button(RUN, variant="primary", interactive=False)
         waiting.beside(page)
         panes = Viewer(elem_id="rivals")
         gr.Markdown(ABOUT)
-    is_open = gr.State(False)
-    contest = gr.State(time_to_live=3600)  # seconds: as long as the visitor's result
 
     def draw(session, contest, is_open):
         if not is_open:
@@ -271,9 +271,9 @@ def count(labels: np.ndarray) -> int:
 
 
 def seconds_of(session: Session) -> str:
-    """What EmerDiff's whole run takes, in words."""
+    """What EmerDiff's whole run takes or, where no run tells how fast it is here, what this one took, in words."""
     k = whole(session).settings.num_segments
-    seconds = whole_run(session).seconds
+    seconds = whole_run(session).seconds or (0 if session.is_exact else session.found.seconds)
     cut = f", cut from {k}" if k > session.k else ""
     return (f"about {took(seconds)}" if seconds else "kept from an earlier run") + cut
 
