@@ -1,5 +1,6 @@
 """The tab Rivals: what it shows is what the package's functions give, for the picture that is shown."""
 
+import re
 import sys
 from dataclasses import replace
 
@@ -65,6 +66,7 @@ def test_each_pane_shows_what_the_packages_function_gives(sessions, pipe, answer
 def test_seconds_are_measured_and_those_of_the_coarse_map_count(sessions, answers):
     assert all(answer.seconds > 0 and not answer.refused for answer in answers.values())
     before, after = ({pane.title: pane.note for pane in panes_of(sessions[0], some)} for some in ({}, answers))
+    assert re.fullmatch("4 segments · about .+ s, cut from 6", before["EmerDiff"])
     for title in ("Naive upsampling", "Joint bilateral"):
         assert before[title].endswith("s after the coarse map") and "after" not in after[title]
     slow = {"coarse map": replace(answers["coarse map"], seconds=20), "DiffCut": Answer(refused="It cannot.")}
