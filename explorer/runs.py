@@ -15,7 +15,7 @@ from PIL import Image
 
 import emerdiff
 from emerdiff import EmerDiffPipeline, Progress, Reading, Segmentation
-from emerdiff.batches import Results
+from emerdiff.batches import MOST_ROWS, Results
 from emerdiff.loading import CHECKPOINTS, MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.progress import part
@@ -321,11 +321,12 @@ def _pace(name: str, preset: str, area: int) -> Pace | None:
 
 
 def calibrate(source: str | Path) -> None:
-    """Time the miniature on a picture, in all presets, so that runs can be estimated."""
+    """Time the miniature on a picture, in all presets and in whole batches, so that runs can be estimated."""
     for preset in reversed(PRESETS):
         for _ in range(1 + (preset == "preview")):  # what comes first is slower
             _paces.pop((MINIATURE, preset, native_side(label_of(MINIATURE)) ** 2), None)
-            for _ in find(source, label_of(MINIATURE), preset, {"num_segments": 4}, name=MINIATURE):
+            segments = MOST_ROWS["cpu"] // (2 if settings_of(label_of(MINIATURE), preset, {}).two_sided else 1)
+            for _ in find(source, label_of(MINIATURE), preset, {"num_segments": segments}, name=MINIATURE):
                 pass
 
 
