@@ -180,13 +180,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         asked=gr.State(),
         to_run=gr.State(),
         to_recompute=gr.State(),
-        strip=Strip(
-            [example.title for example in examples()],
-            [example.picture for example in examples()],
-            examples().index(first),
-            elem_id="strip",
-            render=False,
-        ),
+        strip=Strip(examples(), examples().index(first), elem_id="strip", render=False),
         inputs={
             "image": Upload(
                 str(first.picture),

@@ -1,6 +1,7 @@
 """The row of tiles by itself, in headless Chromium: your photo, and examples."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -24,7 +25,7 @@ FILES = """files => {
 def url():
     """A page of a row, what was chosen in it, and a text field. It refuses files of fewer than 100 bytes."""
     with Guarded() as demo:
-        strip = Strip(TITLES, [example.picture for example in examples()[:3]], 1)
+        strip = Strip([replace(one, title=title) for one, title in zip(examples(), TITLES, strict=False)], 1)
         strip.props["megabytes"] = 1
         said = gr.Textbox(label="Said")
         gr.Textbox(label="Other")
