@@ -23,6 +23,7 @@ from explorer import (
     scoring,
     segments,
     sharing,
+    uploads,
     varying,
     waiting,
 )
@@ -67,7 +68,7 @@ def main() -> None:
         threading.Thread(target=warm, daemon=True).start()
     create_demo().launch(
         **LOOK,
-        max_file_size="30mb",
+        max_file_size=f"{uploads.LARGEST_MEGABYTES}mb",
         strict_cors=True,
         show_error=False,
         state_session_capacity=2000,  # 150 kB each; results are not among them, see explorer/visitors.py
