@@ -7,7 +7,7 @@ import gradio as gr
 import numpy as np
 
 from . import gpu, pair, pictures, runs, waiting
-from .page import LIGHT, NETWORK, Page
+from .page import LIGHT, NETWORK, NOW, Page
 from .running import about
 from .session import MadeOf, Session, has_result, needed
 
@@ -61,9 +61,15 @@ def build(page: Page) -> None:
         trigger_mode="always_last",
         **LIGHT,
     )
+    paint.click(asked_for, None, page.status, **NOW)
     painting = paint.click(perturb, None, [page.status, painted], inputs_kwargs=choice, **NETWORK)
     painting.success(apply, None, both, inputs_kwargs=choice | {"painted": painted}, **LIGHT)
     page.at_work(painting)
+
+
+def asked_for() -> dict:
+    """For the status line: what was asked for has been heard, and waits for its turn."""
+    return waiting.said("Waiting for another run …" if gpu.busy() else "Starting …")
 
 
 def examined(session: Session, chosen: Sequence[int]) -> list[int]:

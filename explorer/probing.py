@@ -8,8 +8,8 @@ import numpy as np
 
 from . import gpu, grid, pair, pictures, waiting
 from .comparing import IN_BROWSER
-from .evidence import cost
-from .page import LIGHT, NETWORK, Page
+from .evidence import asked_for, cost
+from .page import LIGHT, NETWORK, NOW, Page
 from .session import MadeOf, Session, has_result, needed
 
 CELL = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*")
@@ -109,8 +109,10 @@ def build(page: Page) -> None:
     page.chosen.change(None, page.chosen, of_chosen, js=TAKES, **IN_BROWSER)
     of_chosen.click(cells_of_chosen, None, text, inputs_kwargs=session | {"chosen": page.chosen}, **LIGHT)
     clear.click(None, None, text, js="() => ''", **IN_BROWSER)
+    asks = [perturb.click, text.submit]
+    gr.on(asks, asked_for, None, page.status, **NOW)
     probing = gr.on(
-        [perturb.click, text.submit],
+        asks,
         perturb_cells,
         None,
         [page.status, probed],
