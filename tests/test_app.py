@@ -377,22 +377,58 @@ def test_figure_scores_zip_and_code(page):
     page.locator("#zip a").first.wait_for(timeout=30_000)
 
 
-def test_a_link_restores_picture_settings_k_and_view(page, browser, url):
+def copied(page):
+    """The link, once it has been copied."""
+    page.get_by_role("tab", name="Export and share").click()
+    page.get_by_role("button", name="Copy link").click()
+    page.locator("#copied").get_by_text("Copied. This link does not expire.").wait_for()
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_copied_link_and_the_browsers_address_restore_picture_settings_k_look_and_edits(browser, url):
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 1000}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    page = context.new_page()
+    page.goto(f"{url}?__theme=dark")
     ready(page)
     set_slider(page, "Segments (k)", 5)
     shows(page, "k = 5, timestep")
+    name_segment(page, 1, "sky <b>&amp;</b> é")
+    row(page, "Segment 2").click()
+    page.get_by_text("Segment 2: ").wait_for()
+    page.get_by_role("button", name="Merge").click()
+    row(page, "Segment 2").wait_for(state="detached")
     page.get_by_label("Masks", exact=True).click()
+    set_slider(page, "Opacity", 0.35)
+    page.get_by_label("Outlines").uncheck()
+    page.wait_for_function("/outlines=false/.test(location.search) && /merged/.test(location.search)")
+    link, entries = copied(page), page.evaluate("history.length")
+    assert link.startswith(url) and "k=5" in link and f"example={examples()[0].name}" in link
+    assert page.url.startswith(f"{url}?__theme=dark&") and page.url.replace("__theme=dark&", "") == link
+    page.reload()
+    other = context.new_page()
+    other.goto(link)
+    for opened in (page, other):
+        row(opened, "sky <b>&amp;</b> é").wait_for(timeout=60_000)
+        assert not row(opened, "Segment 2").is_visible()
+        shows(opened, "k = 5, timestep")
+        for name, value in (("Segments (k)", "5"), ("Opacity", "0.35")):
+            assert opened.get_by_label(f"number input for {name}").input_value() == value
+        assert opened.get_by_label("Masks", exact=True).is_checked()
+        assert not opened.get_by_label("Outlines").is_checked()
+    assert page.evaluate("history.length") == entries  # Back leads to where the visitor came from
+    context.close()
+
+
+def test_where_copying_is_refused_the_link_is_selected_to_be_copied_by_hand(page):
+    ready(page)
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')) }")
     page.get_by_role("tab", name="Export and share").click()
     page.get_by_role("button", name="Copy link").click()
-    page.wait_for_function("[...document.querySelectorAll('textarea, input')].some(t => /view=masks/.test(t.value))")
-    link = page.locator("#link textarea, #link input").first.input_value()
-    assert link.startswith(url) and "k=5" in link and "example=house" in link
-    other = browser.new_page()
-    other.goto(link)
-    shows(other, "k = 5, timestep", timeout=60_000)
-    assert other.get_by_label("number input for Segments (k)").input_value() == "5"
-    assert other.get_by_label("Masks", exact=True).is_checked()
-    other.close()
+    page.get_by_text("The link is selected: press Ctrl+C").wait_for()
+    selected = page.evaluate("() => document.getSelection().toString()")
+    assert selected == page.locator("#link textarea, #link input").first.input_value() != ""
 
 
 @pytest.mark.parametrize("query", ["?model=../../etc&k=3", "?model=miniature&k=<script>", "?picture=../../etc/passwd"])
@@ -402,6 +438,14 @@ def test_a_link_that_is_none_says_so_and_shows_an_example(browser, url, query):
     page.get_by_text("cannot be restored").wait_for()
     ready(page)
     page.close()
+
+
+def name_segment(page, number: int, name: str) -> None:
+    row(page, f"Segment {number}").click()
+    page.get_by_text(f"Segment {number}: ").wait_for()
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_role("button", name="Rename").click()
+    row(page, name).wait_for()
 
 
 def quick_run(page, k: int) -> None:
