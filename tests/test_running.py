@@ -104,7 +104,9 @@ def test_what_is_read_already_and_what_is_only_painted_is_all_that_counts(paces,
         assert plan.rows == read + 2 * 3 * steps and plan.seconds == 2 * read + 5 + 3 * 2 * 3 * steps
 
 
-def test_calibrating_makes_runs_of_all_models_and_presets_known(paces, picture, tmp_path):
+def test_calibrating_makes_runs_of_all_models_and_presets_known(paces, small, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_pipelines", {runs.MINIATURE: small})
+    monkeypatch.setattr(runs, "defaults", lambda _: quick())
     picture.save(tmp_path / "picture.png")
     runs.calibrate(tmp_path / "picture.png")
     assert all(runs.plan(model, preset, {}).seconds > 0 for model in MODELS for preset in PRESETS)
