@@ -13,7 +13,6 @@ HAS = """(view) => [view === 'confidence', ['slider', 'side by side', 'masks'].i
 
 
 def build(page: Page) -> None:
-    page.words.render()
     page.viewer.render()
     page.view.render()
     bar = gr.HTML(pictures.colour_bar(100, "per cent sure"), visible=False)

@@ -50,7 +50,10 @@ def said(text: str, done: float | None = None, *, told: str = "") -> dict:
 
 
 def build(page: "Page") -> None:
-    page.status.render()
+    """The words on the result with Stop beside them; while there is a status, that has a line of its own above."""
+    with gr.Row(elem_id="line"):
+        page.words.render()
+        page.status.render()
 
 
 def beside(page: "Page") -> gr.HTML:  # noqa: ARG001  where it stands is all that matters
