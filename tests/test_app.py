@@ -550,10 +550,10 @@ def test_a_checkpoint_is_loaded_in_the_open_and_stop_does_not_wait_for_it(page, 
     try:
         for last in (False, True):
             page.get_by_role("button", name="Run", exact=True).click()
-            says(page, f"Loading {name}", timeout=10_000)
+            says(page, f"Loading {name}", timeout=30_000)
             if not last:
                 page.get_by_role("button", name="Stop").click()
-                says(page, "Stopped.", timeout=10_000)
+                says(page, "Stopped.", timeout=30_000)
     finally:
         end.set()
     page.get_by_text("Cannot load").wait_for()
