@@ -12,7 +12,7 @@ from .running import about
 from .session import MadeOf, Session, has_result, needed
 
 PAINT = "Paint it perturbed by − and + the strength"
-TITLES = ("I⁻: perturbed by −strength", "I⁺: perturbed by +strength")
+TITLES = ("I⁻: minus strength", "I⁺: plus strength")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +35,17 @@ def build(page: Page) -> None:
     painted = gr.State(time_to_live=600)  # a `Painted` that is not shown yet; seconds, where its visitor has left
 
     def look(session, chosen):
-        """What is known without the network."""
+        """What is known without the network. As the session changes, `Page.show` has this already."""
+        return {page.evidence: pictures.evidence_of(session, chosen)} if has_result(session) else gr.skip()
+
+    def begin(session):
+        """With other segments to look at."""
         if not has_result(session):
             return {paint: gr.update(value=f"{PAINT} (no result yet)", interactive=False), both: None}
-        able = gr.update(value=PAINT + cost(session, 3), interactive=True)
-        return {page.evidence: evidence_of(session, chosen), paint: able, both: None}
+        return {paint: gr.update(value=PAINT + cost(session, 3), interactive=True), both: None}
 
     def perturb(session, chosen):
-        cells = needed(session).cells_of(examined(session, chosen))
+        cells = needed(session).cells_of(pictures.examined(session, chosen))
         offsets = session.made_of.settings.strength * np.stack([0 * cells, -1 * cells, 1 * cells])
         unperturbed, *ends = yield from gpu.watched(gpu.paint(session, offsets), lambda said, _: {page.status: said})
         value = pair.shown(unperturbed, ends, TITLES, f"{session.found.name}_perturbed")
@@ -52,15 +55,9 @@ def build(page: Page) -> None:
         return {both: painted.value} if is_of_now(painted, session, chosen) else {}
 
     choice = {"session": session, "chosen": chosen}
-    gr.on(
-        [chosen.change, session.change],
-        look,
-        None,
-        [page.evidence, paint, both],
-        inputs_kwargs=choice,
-        trigger_mode="always_last",
-        **LIGHT,
-    )
+    latest = {"trigger_mode": "always_last", **LIGHT}
+    chosen.change(look, None, page.evidence, inputs_kwargs=choice, **latest)
+    gr.on([chosen.change, session.change], begin, session, [paint, both], **latest)
     paint.click(asked_for, None, page.status, **NOW)
     painting = paint.click(perturb, None, [page.status, painted], inputs_kwargs=choice, **NETWORK)
     painting.success(apply, None, both, inputs_kwargs=choice | {"painted": painted}, **LIGHT)
@@ -72,27 +69,11 @@ def asked_for() -> dict:
     return waiting.said("Waiting for another run …" if gpu.busy() else "Starting …")
 
 
-def examined(session: Session, chosen: Sequence[int]) -> list[int]:
-    """The ids of the segments that are looked at: the `chosen` ones or, while there are none, an interesting one."""
-    there = [i for i in chosen if i in session.ids]
-    return there or [session.ids[pictures.interesting(session.segmentation)]]
-
-
 def is_of_now(painted: Painted | None, session: Session | None, chosen: Sequence[int]) -> bool:
     """Whether what was painted is of the segments that are looked at by now."""
     if painted is None or session is None or session.made_of != painted.made_of:
         return False
-    return np.array_equal(needed(session).cells_of(examined(session, chosen)), painted.cells)
-
-
-def evidence_of(session: Session, chosen: Sequence[int]) -> str:
-    ids = examined(session, chosen)
-    said, changed = [pictures.facts(session, ids)], pictures.change(session, ids)
-    if not changed.any():
-        said.append("The run has not perturbed it.")
-    if not chosen:
-        said.append(pictures.ANOTHER)
-    return pictures.evidence(session.found.shown, session.cells_of(ids), changed, " ".join(said))
+    return np.array_equal(needed(session).cells_of(pictures.examined(session, chosen)), painted.cells)
 
 
 def cost(session: Session, painted: int) -> str:

@@ -100,7 +100,7 @@ class Page:
 
     @property
     def shows(self) -> tuple[Component, ...]:
-        """All that `show` and `clear` fill; of the evidence, what is empty or stored (see evidence.py for the rest)."""
+        """All that `show` and `clear` fill."""
         return self.session, self.made_of, self.words, self.viewer, self.evidence, self.table, self.chosen, self.undo
 
     @property
@@ -117,6 +117,7 @@ class Page:
             self.made_of: session.made_of,
             self.words: pictures.words(session.segmentation.summary(), session.k, seconds),
             self.viewer: pictures.view_of(pictures.layers(session), view),
+            self.evidence: pictures.evidence_of(session, chosen),
             self.table: pictures.table(session),
             self.chosen: gr.update(choices=choices, value=[i for i in chosen if i in session.ids]),
             self.undo: gr.update(interactive=bool(session.before)),

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
@@ -253,6 +253,23 @@ def facts(session: Session, ids: Iterable[int]) -> str:
 
 def told(names: str, share: float, cells: int, sure: float) -> str:
     return f"{names}: {share:.1%} of the pixels, {cells} cells, mean confidence {sure:.0%}."
+
+
+def examined(session: Session, chosen: Sequence[int]) -> list[int]:
+    """The ids of the segments that are looked at: the `chosen` ones or, while there are none, an interesting one."""
+    there = [i for i in chosen if i in session.ids]
+    return there or [session.ids[interesting(session.segmentation)]]
+
+
+def evidence_of(session: Session, chosen: Sequence[int]) -> str:
+    """`evidence` of the segments that are looked at."""
+    ids = examined(session, chosen)
+    said, changed = [facts(session, ids)], change(session, ids)
+    if not changed.any():
+        said.append("The run has not perturbed it.")
+    if not chosen:
+        said.append(ANOTHER)
+    return evidence(session.found.shown, session.cells_of(ids), changed, " ".join(said))
 
 
 def evidence(picture: Image.Image, chosen: np.ndarray, changed: np.ndarray, said: str) -> str:

@@ -289,7 +289,7 @@ def test_a_clicked_segment_shows_its_evidence(page):
     assert page.locator("#evidence").get_by_text("levels of 255").is_visible()
     page.get_by_role("button", name="Paint it perturbed").click()
     painted = page.locator("#painted")
-    painted.get_by_alt_text("I⁺: perturbed by +strength, its change amplified 5 times").wait_for(timeout=120_000)
+    painted.get_by_alt_text("I⁺: plus strength, its change amplified 5 times").wait_for(timeout=120_000)
     row(page, "Segment 2").click()
     painted.locator(".stage").wait_for(state="hidden")  # it was of another segment
 

@@ -910,10 +910,10 @@ def test_without_a_choice_a_sure_segment_of_middling_size_away_from_the_border_i
     assert pictures.interesting(result) == 1
     session = Session(replace(found, segmentation=result, shown=Image.fromarray(image)), 4)
     object_ = session.ids[session.segmentation.labels[32, 32]]
-    assert evidence.examined(session, []) == evidence.examined(session, [99]) == [object_]
-    assert evidence.examined(session, [3, 0, 99]) == [3, 0]
-    assert "Click another segment" in evidence.evidence_of(session, [])
-    assert "Click another segment" not in evidence.evidence_of(session, [3])
+    assert pictures.examined(session, []) == pictures.examined(session, [99]) == [object_]
+    assert pictures.examined(session, [3, 0, 99]) == [3, 0]
+    assert "Click another segment" in pictures.evidence_of(session, [])
+    assert "Click another segment" not in pictures.evidence_of(session, [3])
 
 
 def test_what_was_painted_is_shown_only_beside_what_it_was_painted_of(session, found):
@@ -931,12 +931,12 @@ def test_what_was_painted_is_shown_only_beside_what_it_was_painted_of(session, f
         (None, [3], False),
     ):
         assert evidence.is_of_now(painted(session, [3]), now, chosen) is expected
-    assert evidence.is_of_now(painted(session, evidence.examined(session, [])), session, [])
+    assert evidence.is_of_now(painted(session, pictures.examined(session, [])), session, [])
     assert not evidence.is_of_now(None, session, [3])
 
 
 def test_evidence_names_segments_as_text_and_says_what_its_colours_mean(session):
-    shown = evidence.evidence_of(session.rename([3], "<b>x</b>"), [3])
+    shown = pictures.evidence_of(session.rename([3], "<b>x</b>"), [3])
     assert "&lt;b&gt;x&lt;/b&gt;: " in shown and "<b>" not in shown
     most = pictures.change(session, [3]).max()
     assert f"<span>0</span><span>{most / 2:.3g}</span><span>{most:.3g}</span>" in shown and "levels of 255" in shown
@@ -949,8 +949,8 @@ def test_what_a_stopped_run_has_not_perturbed_is_said(session, fine, found):
     responses[2] = 0
     stopped = Session(replace(found, segmentation=segmentation(fine.coarse_labels, responses)), K)
     segment = next(i for i in stopped.ids if not pictures.change(stopped, [i]).any())
-    assert "has not perturbed it" in evidence.evidence_of(stopped, [segment])
-    assert "has not perturbed it" not in evidence.evidence_of(stopped, [(segment + 1) % K])
+    assert "has not perturbed it" in pictures.evidence_of(stopped, [segment])
+    assert "has not perturbed it" not in pictures.evidence_of(stopped, [(segment + 1) % K])
 
 
 @pytest.mark.parametrize("most", [0.25, 1, 19])
