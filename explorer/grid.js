@@ -148,7 +148,7 @@ async function show() {
     picture = null;
   }
   under = stroke = null;
-  draw();
+  grid.look({cells: value?.cells ?? ''}); // a tab is built when it is opened first, after the text has changed
 }
 
 watch('value', show);

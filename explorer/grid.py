@@ -32,8 +32,8 @@ class Grid(gr.HTML):
         )
 
 
-def shown(picture: Image.Image, grid: tuple[int, int]) -> dict:
-    """The value of a `Grid`: the picture in (h, w) cells, none of them chosen."""
+def shown(picture: Image.Image, grid: tuple[int, int], cells: str) -> dict:
+    """The value of a `Grid`: the picture in (h, w) cells, of which `cells` are chosen."""
     small = picture.copy()
     small.thumbnail((SIDE, SIDE))
-    return {"picture": data_url(np.asarray(small)), "rows": grid[0], "columns": grid[1], "cells": ""}
+    return {"picture": data_url(np.asarray(small)), "rows": grid[0], "columns": grid[1], "cells": cells}

@@ -70,9 +70,10 @@ def build(page: Page) -> None:
         if not has_result(session):
             return {cells: None, text: "", changed: "", both: None, perturb: PERTURB}
         segment = [session.ids[pictures.interesting(session.segmentation)]]
+        of_segment = written(session.cells_of(segment))
         return {
-            cells: grid.shown(session.found.shown, session.grid),
-            text: written(session.cells_of(segment)),
+            cells: grid.shown(session.found.shown, session.grid, of_segment),
+            text: of_segment,
             changed: map_of(session, pictures.change(session, segment), of_the_run(session, segment)),
             both: None,
             perturb: PERTURB + cost(session, 2),

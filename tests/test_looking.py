@@ -14,7 +14,7 @@ GRID, SIDE = (4, 6), (240, 160)  # (rows, columns), (width, height): cells of 40
 @pytest.fixture(scope="module")
 def address():
     with gr.Blocks() as demo:
-        cells = grid.Grid(grid.shown(Image.new("RGB", SIDE, (255, 169, 14)), GRID), elem_id="grid")
+        cells = grid.Grid(grid.shown(Image.new("RGB", SIDE, (255, 169, 14)), GRID, ""), elem_id="grid")
         brush = gr.Radio([1, 3, 5], value=3, label="Brush")
         strength = gr.Slider(-50, 50, 10, label="Strength")
         text, strokes = gr.Textbox(label="Cells"), gr.Number(0, elem_id="strokes")
