@@ -73,7 +73,7 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
     )
     row(page, "Segment 1").click()
     page.get_by_text("Segment 1: ").wait_for()
-    page.get_by_role("button", name="Paint the segment perturbed").click()
+    page.get_by_role("button", name="Paint it perturbed").click()
     page.locator("#painted").get_by_text("I⁺").first.wait_for(timeout=60_000)
     page.get_by_role("tab", name="Probe").click()
     page.get_by_label("Cells (row,column)").fill("3,3 3,4")
