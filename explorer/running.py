@@ -22,7 +22,7 @@ from .pictures import duration
 from .runs import MODELS, SIDES
 from .session import Found, Gone, Session, needed
 from .visitors import Visitors
-from .waiting import FAILED, PRESS_RUN, STOPPED
+from .waiting import FAILED, KEPT, PRESS_RUN, STOPPED
 
 SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
 SEGMENTING = "Segmenting …"
@@ -134,6 +134,8 @@ def build(page: Page) -> None:
         nothing = {to_apply: None}
         if finding is None and asked and asked.stopped.is_set():
             return nothing | left(session, k, shown, STOPPED)
+        if isinstance(finding, Finding) and not finding.is_whole and is_rougher(session, finding.asked):
+            return nothing | left(session, k, shown, KEPT)
         if finding is None or (new := applied(finding, session, asked, k)) is None:
             return nothing
         if isinstance(finding, Recomputed) or finding.is_whole:
@@ -276,6 +278,19 @@ def sketched(asked: Asked, sketch: emerdiff.Segmentation) -> Found:
     return Found(asked.source, asked.so_far.plain.shown, replace(sketch, notes=(*sketch.notes, said)), preset, 0)
 
 
+def is_whole(session: Session | Gone | None, source: str) -> bool:
+    """Whether there is a result of the picture in the file `source`, and not just a sketch."""
+    known = isinstance(session, Session) and session.made_of.source == source
+    return known and session.found.segmentation.known is None
+
+
+def is_rougher(session: Session | Gone | None, asked: Asked) -> bool:
+    """Whether there is a result of what was `asked` for, though perhaps of another quality: better than a sketch."""
+    if not is_whole(session, asked.source) or session.made_of.model != MODELS[asked.model]:
+        return False
+    return values_of(session.made_of.settings) == dict(asked.values)
+
+
 def is_soon(model: str, preset: str, values: dict, first_in: int) -> bool:
     """Whether a run may begin unasked: where it costs a visitor nothing but a short while."""
     if spaces or not runs.is_installed(model):
@@ -320,8 +335,7 @@ def hint_of(
     """What Run would do: nothing new, or an update, and how long that takes."""
     same = asked is not None and (asked.model, asked.preset, dict(asked.values)) == (model, preset, values)
     goes_on = same and asked is to_run and not (asked.ended.is_set() or asked.stopped.is_set())
-    is_whole = isinstance(session, Session) and session.found.segmentation.known is None
-    if goes_on or (same and is_whole):
+    if goes_on or (same and is_whole(session, asked.source) and not asked.stopped.is_set()):
         return ""
     reading = asked and gpu.read_before(session, asked.source, MODELS[model])
     takes = estimated(model, runs.plan(model, preset, values, previous=reading), gpu.seconds_of(model, preset, values))
