@@ -22,7 +22,7 @@ from .pictures import duration
 from .runs import MODELS, SIDES
 from .session import Found, Gone, Session, needed
 from .visitors import Visitors
-from .waiting import FAILED, KEPT, PRESS_RUN, STOPPED
+from .waiting import FAILED, PRESS_RUN, STOPPED
 
 SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
 SEGMENTING = "Segmenting …"
@@ -99,14 +99,16 @@ def build(page: Page) -> None:
         to_run.begun.set()
         so_far, own = to_run.so_far, None if to_run.example is None else examples()[to_run.example]
         so_far.k, so_far.plain = k, alone(to_run.source)
+        refines = is_rougher(session, to_run)
 
         def tell(said, progress):
-            so_far.sketch = progress.sketch or so_far.sketch
-            if progress.sketch is None or (own and own.summary and so_far.k == own.k):  # what is stored is better
+            so_far.sketch = None if refines else progress.sketch or so_far.sketch
+            stored = own and so_far.k == own.k
+            if progress.sketch is None or refines or stored:  # what is there is better
                 return {status: said}
             return {status: said, page.viewer: pictures.view_of(so_far.layers(), view)}
 
-        if own is None:
+        if own is None and not refines:
             yield {page.words: SEGMENTING}
         try:
             with closing(found_for(to_run, session, visitors, tell)) as work:
@@ -134,8 +136,6 @@ def build(page: Page) -> None:
         nothing = {to_apply: None}
         if finding is None and asked and asked.stopped.is_set():
             return nothing | left(session, k, shown, STOPPED)
-        if isinstance(finding, Finding) and not finding.is_whole and is_rougher(session, finding.asked):
-            return nothing | left(session, k, shown, KEPT)
         if finding is None or (new := applied(finding, session, asked, k)) is None:
             return nothing
         if isinstance(finding, Recomputed) or finding.is_whole:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 PRESS_RUN = "Press **Run** to segment this picture."
 STOPPED = "Stopped."
-KEPT = "Stopped. This is the result from before."
 FAILED = "This has failed, for the reason that was shown."
 HERE = Path(__file__).parent
 LINE = "<p class='said'></p><progress max='1' hidden></progress>"
