@@ -662,7 +662,7 @@ def test_a_full_queue_is_told_and_the_server_goes_on(browser, pictures, url):
             time.sleep(0.1)
         assert all(isinstance(error, QueueError) for error in refused)
         page.get_by_role("button", name="Run", exact=True).click()
-        page.get_by_text("currently busy").wait_for(timeout=10_000)
+        page.get_by_text("currently busy").last.wait_for(timeout=10_000)
         for job in jobs:
             job.cancel()
         assert segment(Client(full, verbose=False), pictures[1])[1]["settings"]["num_segments"] == 6
