@@ -80,7 +80,7 @@ def test_the_pipeline_of_stable_diffusions_size_has_it(monkeypatch):
         tiny = AutoencoderTiny()
     parameters = {name: sum(p.numel() for p in getattr(pipe, name).parameters()) for name in ("unet", "vae")}
     assert parameters == {"unet": 859_520_964, "vae": 83_653_863}
-    assert pipe.native_side == 512 and pipe.layers.features[0].startswith("up_blocks.1.attentions.0.")
+    assert pipe.native_side == 512 and pipe.layers.block[0].startswith("up_blocks.1.attentions.0.")
     assert len(tiny.config.block_out_channels) == len(pipe.vae.config.block_out_channels)
 
 

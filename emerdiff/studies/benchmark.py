@@ -227,14 +227,14 @@ def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settin
         num_segments=settings.num_segments,
         feature_timestep=settings.feature_timestep,
         feature_draws=settings.feature_draws,
-        feature_layer=settings.feature_layer,
+        feature_layer=pipe.layers.block[settings.feature_layer],
+        modulation_layer=pipe.layers.modulated_at(settings.modulation_layer).modulation,
         steps=settings.num_inference_steps,
         t_m=settings.modulation_timestep,
         strength=settings.strength,
         n_init=settings.kmeans_n_init,
         seed=settings.seed,
         velocity=pipe.scheduler.config.prediction_type == "v_prediction",
-        block=pipe.layers.features[0].partition(".attentions")[0],
     )
     replayed = sum(t <= published.t_m for t in published.grid)
     modulated = 2 * settings.num_segments * replayed

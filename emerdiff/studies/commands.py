@@ -119,7 +119,8 @@ def ablate(options: argparse.Namespace) -> int:
             scores = (f"{row[score]:.1%}" for score in ("miou", "naive_miou", "boundary_f", "naive_boundary_f"))
             say("{:22}{:>8}{:>8}{:>8}{:>12}{:>8}".format(name, str(row["value"]), *scores))
     if options.figure:
-        own = vars(settings) | {"modulation layer": 2}
+        perturbed = {"modulation_layer": pipe.layers.block.index(pipe.layers.modulation)}
+        own = vars(settings) | (perturbed if settings.modulation_layer is None else {})
         ablations.figure(rows, own).savefig(options.figure, dpi=120)
     return 0
 
