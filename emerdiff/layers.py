@@ -83,6 +83,16 @@ def check_conditioning(config: Mapping[str, object]) -> None:
         )
 
 
+def check_channels(takes: int, predicts: int) -> None:
+    """Raises `ValueError` if a U-Net with these numbers of channels is given more than latents."""
+    if takes != predicts:
+        also = (predicts == 4 and TAKES.get(takes)) or "something else"
+        raise ValueError(
+            f"EmerDiff needs a U-Net that takes only noisy latents; this one takes {takes} channels and predicts "
+            f"{predicts}, because it is also given {also}: use the text-to-image checkpoint that it was made from"
+        )
+
+
 def find_layers(unet: nn.Module) -> Layers:
     """The layers of `unet`; raises `ValueError` with the reason if its architecture is not supported."""
     if not isinstance(unet, UNet2DConditionModel):
@@ -91,13 +101,7 @@ def find_layers(unet: nn.Module) -> Layers:
         )
     config = unet.config
     check_conditioning(config)
-    if config.in_channels != config.out_channels:
-        also = TAKES.get(config.in_channels, "something else") if config.out_channels == 4 else "something else"
-        raise ValueError(
-            f"EmerDiff needs a U-Net that takes only noisy latents; this one takes {config.in_channels} channels and "
-            f"predicts {config.out_channels}, because it also takes {also}: use the text-to-image checkpoint that it "
-            "was made from"
-        )
+    check_channels(config.in_channels, config.out_channels)
     usable = [i for i, block in enumerate(unet.up_blocks) if _has_transformers(block)]
     if not usable:
         raise ValueError("EmerDiff needs an upward block with cross-attention; this U-Net has none")

@@ -8,9 +8,9 @@ comes from the library's own pipelines.
 import copy
 from dataclasses import dataclass, field
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import LatentConsistencyModelPipeline, StableDiffusionXLPipeline
 from PIL import Image
 from scipy.ndimage import convolve
 from sklearn.cluster import KMeans
@@ -119,14 +119,14 @@ class Published:
         if "text_encoder_2" in self.pipe.components and self.pipe.text_encoder_2 is not None:
             self.told = self.told_by_xl()
         if width := self.unet.config.time_cond_proj_dim:
-            embedding = LatentConsistencyModelPipeline.get_guidance_scale_embedding
+            embedding = diffusers.LatentConsistencyModelPipeline.get_guidance_scale_embedding
             self.told["timestep_cond"] = embedding(None, torch.tensor([8.5 - 1]), width).to(self.x_0)
 
     def told_by_xl(self):
         names = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler")
         parts = {name: self.pipe.components[name] for name in names}
         zeros = self.pipe.config.force_zeros_for_empty_prompt
-        library = StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+        library = diffusers.StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
         _, empty, _, pooled = library.encode_prompt("a prompt", do_classifier_free_guidance=True)
         size = self.size[::-1]
         ids = library._get_add_time_ids(size, (0, 0), size, torch.float32, pooled.shape[-1]).to(self.x_0.device)

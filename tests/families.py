@@ -1,0 +1,102 @@
+"""Tiny random checkpoints of other families than Stable Diffusion 1.x and 2.x, as diffusers' own pipelines save them.
+
+What is special in a family's configuration is as in its published checkpoints; widths, and depths above three, are not.
+"""
+
+import torch
+from conftest import small_parts
+from diffusers import (
+    AutoencoderKL,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from emerdiff.miniature.model import new_tokenizer
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+TURBO = EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="trailing")
+XL_TURBO = EulerAncestralDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="trailing")
+XL = EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="leading")
+XL_UNET = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 3],
+    "cross_attention_dim": 32 + 40,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 24 + 6 * 8,
+    "sample_size": 128,  # as in the original: the grid has 32 x 32 cells
+}
+SSD_UNET = {
+    "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+    "reverse_transformer_layers_per_block": [[2, 2, 3], [2, 1, 1], 1],
+    "mid_block_type": "UNetMidBlock2D",
+}
+VEGA_UNET = {
+    "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+    "reverse_transformer_layers_per_block": [[1, 1, 2], [2, 1, 1], 1],
+    "mid_block_type": None,
+}
+BK_TINY_UNET = {
+    "layers_per_block": 1,
+    "mid_block_type": None,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+    "sample_size": 64,
+}
+
+
+def xl_parts(**unet_changes) -> dict:
+    """Parts like Stable Diffusion XL's: two text encoders, no attention at the latents' own resolution."""
+    parts = small_parts(2, **XL_UNET | unet_changes)
+    tokenizer = new_tokenizer(["a red house", "two cars on a street"])
+    tokenizer.pad_token = "!"  # as in the original
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=40, intermediate_size=37, num_hidden_layers=3, num_attention_heads=4,
+        projection_dim=24, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    vae = AutoencoderKL(**parts["vae"].config | {"scaling_factor": 0.13025, "force_upcast": True}).eval()
+    second = {"text_encoder_2": CLIPTextModelWithProjection(text).eval(), "tokenizer_2": tokenizer}
+    return parts | second | {"vae": vae, "scheduler": XL}
+
+
+def parts_of(family: str) -> dict:
+    torch.manual_seed(0)
+    lcm = LCMScheduler(**BETAS)
+    return {
+        "SD-Turbo": lambda: small_parts(2) | {"scheduler": TURBO},
+        "LCM": lambda: small_parts(time_cond_proj_dim=16) | {"scheduler": lcm},
+        "BK-SDM-Small": lambda: small_parts(layers_per_block=1, mid_block_type=None),
+        "BK-SDM-Tiny": lambda: small_parts(**BK_TINY_UNET),
+        "SDXL": xl_parts,
+        "SDXL-Turbo": lambda: xl_parts(sample_size=64) | {"scheduler": XL_TURBO},
+        "LCM-SDXL": lambda: xl_parts(time_cond_proj_dim=16) | {"scheduler": lcm},
+        "SSD-1B": lambda: xl_parts(**SSD_UNET),
+        "Segmind-Vega": lambda: xl_parts(**VEGA_UNET),
+    }[family]()
+
+
+ORACLES = {  # by family: the oracle's arguments, layers by transformer and depth in the low-resolution upward block
+    "SD-Turbo": {"block": 1, "feature": (0, 0), "modulation": (2, 0), "lowest": 99, "t_m": 299},
+    "LCM": {"block": 1, "feature": (0, 0), "modulation": (2, 0), "lowest": 0, "t_m": 300, "ends_clean": True},
+    "BK-SDM-Small": {"block": 1, "feature": (0, 0), "modulation": (1, 0)},
+    "BK-SDM-Tiny": {"block": 0, "feature": (0, 0), "modulation": (1, 0)},
+    "SDXL": {"block": 0, "feature": (0, 0), "modulation": (2, 2)},
+    "SDXL-Turbo": {"block": 0, "feature": (0, 0), "modulation": (2, 2), "lowest": 99, "t_m": 299},
+    "LCM-SDXL": {"block": 0, "feature": (0, 0), "modulation": (2, 2), "lowest": 0, "t_m": 300, "ends_clean": True},
+    "SSD-1B": {"block": 0, "feature": (0, 0), "modulation": (2, 2)},
+    "Segmind-Vega": {"block": 0, "feature": (0, 0), "modulation": (2, 1)},
+}
+
+
+def library_pipeline(family: str):
+    parts = parts_of(family)
+    if "text_encoder_2" in parts:
+        return StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    kind = LatentConsistencyModelPipeline if family == "LCM" else StableDiffusionPipeline
+    return kind(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
