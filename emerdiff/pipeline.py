@@ -286,9 +286,10 @@ class EmerDiffPipeline(DiffusionPipeline):
     def _decoder(self, reading: Reading) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
         """How perturbed latents are decoded, and the unperturbed picture if it is needed."""
         dtype, x_0 = self.unet.dtype, reading.x_0
-        if not reading.settings.magnified_decoding or dtype == torch.float32:
+        half = reading.settings.magnified_decoding and dtype != torch.float32
+        reference = self._decode(x_0, dtype) if half else None
+        if reference is None or not reference.isfinite().all():  # the latter for Stable Diffusion XL in float16
             return self._decode, None if reading.settings.two_sided else self._decode(x_0)
-        reference = self._decode(x_0, dtype)
 
         def magnified(latents: Tensor) -> Tensor:
             with exclusive(self.unet):

@@ -125,8 +125,8 @@ class Published:
     def told_by_xl(self):
         names = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler")
         parts = {name: self.pipe.components[name] for name in names}
-        zeros = self.pipe.config.force_zeros_for_empty_prompt
-        library = diffusers.StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+        zeros = {"force_zeros_for_empty_prompt": self.pipe.config.force_zeros_for_empty_prompt}
+        library = diffusers.StableDiffusionXLPipeline(**parts, **zeros, add_watermarker=False)
         _, empty, _, pooled = library.encode_prompt("a prompt", do_classifier_free_guidance=True)
         size = self.size[::-1]
         ids = library._get_add_time_ids(size, (0, 0), size, torch.float32, pooled.shape[-1]).to(self.x_0.device)
