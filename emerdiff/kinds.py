@@ -86,7 +86,7 @@ def configuration_of(file: Path) -> str:
     if kind not in CONFIGURATIONS:
         like = DIFFUSERS_DEFAULT_PIPELINE_PATHS[kind]["pretrained_model_name_or_path"]
         raise ValueError(f"it is a checkpoint like {like}, whose kind is not supported; {NEEDED}")
-    if not any(name.startswith("first_stage_model.") for name in shapes):
+    if not any(name.startswith(("first_stage_model.", "vae.")) for name in shapes):
         raise ValueError("it has no autoencoder: use the version of this checkpoint with a VAE in it")
     if not any(name.startswith(("cond_stage_model.", "conditioner.")) for name in shapes):
         raise ValueError("it has no text encoder: use the version of this checkpoint with one in it")

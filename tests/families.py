@@ -100,3 +100,88 @@ def library_pipeline(family: str):
         return StableDiffusionXLPipeline(**parts, add_watermarker=False)
     kind = LatentConsistencyModelPipeline if family == "LCM" else StableDiffusionPipeline
     return kind(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+
+
+# --- Single files
+
+
+UNET_NAMES = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+OF_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+OF_VAE = {
+    "mid_block.attentions.0": "mid.attn_1",
+    "mid_block.resnets.0": "mid.block_1",
+    "mid_block.resnets.1": "mid.block_2",
+    "conv_norm_out": "norm_out",
+    "conv_shortcut": "nin_shortcut",
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+
+
+def single_file(parts: dict) -> dict[str, torch.Tensor]:
+    """The weights of a small Stable Diffusion 1.x, named as in the original code's checkpoints."""
+    unet, vae, text = (parts[name].state_dict() for name in ("unet", "vae", "text_encoder"))
+    levels, layers = len(parts["unet"].config.block_out_channels), parts["unet"].config.layers_per_block
+
+    def of_unet(name: str) -> str:
+        for new, old in UNET_NAMES.items():
+            name = old + name[len(new) :] if name.startswith(f"{new}.") else name
+        way, _, rest = name.partition("_blocks.")
+        if way in ("down", "up"):
+            block, kind, index, *rest = rest.split(".")
+            first, count = (1, layers + 1) if way == "down" else (0, layers + 1)
+            last = kind.endswith("samplers")
+            place = first + int(block) * count + (layers if last else int(index))
+            if kind == "downsamplers":
+                within, rest = "0.op", rest[1:]
+            elif kind == "upsamplers":
+                within = "2" if int(block) else "1"  # after a transformer, if there is one
+            else:
+                within = "0" if kind == "resnets" else "1"
+            name = ".".join([f"{'input' if way == 'down' else 'output'}_blocks", str(place), within, *rest])
+        if ".1." not in name or "transformer" not in name and "proj" not in name.split(".")[-2]:
+            for new, old in OF_RESNET.items():
+                name = name.replace(f".{new}.", f".{old}.")
+        return f"model.diffusion_model.{name}"
+
+    def of_vae(name: str) -> str:
+        for new, old in OF_VAE.items():
+            name = name.replace(new, old)
+        pieces = name.split(".")
+        if pieces[1] in ("down_blocks", "up_blocks"):
+            up = pieces[1] == "up_blocks"
+            block = levels_of_vae - 1 - int(pieces[2]) if up else int(pieces[2])
+            way, kind = ("up", "upsample") if up else ("down", "downsample")
+            within = ["block", *pieces[4:]] if pieces[3] == "resnets" else [kind, *pieces[5:]]
+            pieces[1:] = [way, str(block), *within]
+        return "first_stage_model." + ".".join(pieces)
+
+    assert levels == 3
+    levels_of_vae = len(parts["vae"].config.block_out_channels)
+    named = {of_unet(name): tensor for name, tensor in unet.items()}
+    named |= {of_vae(name): tensor for name, tensor in vae.items()}
+    for name, tensor in named.items():  # the autoencoder's attention was written with convolutions
+        if ".mid.attn_1." in name and tensor.ndim == 2:
+            named[name] = tensor[..., None, None]
+    prefix = "cond_stage_model.transformer.text_model."
+    named |= {prefix + name.removeprefix("text_model."): tensor for name, tensor in text.items()}
+    return {name: tensor.contiguous() for name, tensor in named.items()}

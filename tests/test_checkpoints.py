@@ -2,19 +2,29 @@
 
 import copy
 import inspect
+import json
+import shutil
 from contextlib import contextmanager
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import quick
-from diffusers import LatentConsistencyModelPipeline
-from families import ORACLES, library_pipeline
+from conftest import edit_json, quick, save_as_stable_diffusion, small_parts
+from diffusers import (
+    ControlNetModel,
+    LatentConsistencyModelPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from families import ORACLES, library_pipeline, parts_of, single_file
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import emerdiff
 from emerdiff import EmerDiffPipeline, autoencoder
 from emerdiff.inversion import sampling_steps, step_at
-from emerdiff.loading import cast
+from emerdiff.loading import CHECKPOINTS, cast
 from emerdiff.masks import magnification
 from emerdiff.studies.published import Published
 
@@ -160,3 +170,227 @@ def test_a_decoder_that_overflows_float16_only_for_what_is_magnified_is_run_in_f
     factor = magnification(latents - x_0)
     expected = reference + (autoencoder.decode(overflowing.vae, x_0 + factor * (latents - x_0)) - reference) / factor
     assert torch.equal(pictures, expected)
+
+
+# --- Files as they are found
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory):
+    """A folder of a tiny Stable Diffusion XL without weights."""
+    folder = tmp_path_factory.mktemp("xl")
+    library_pipeline("SDXL").save_pretrained(folder)
+    for weights in folder.glob("*/*.safetensors"):
+        weights.unlink()
+    return folder
+
+
+def reason(model) -> str:
+    with pytest.raises(ValueError) as caught:
+        emerdiff.load(model, device="cpu")
+    text, start = str(caught.value), f"cannot load {str(model)!r}: "
+    assert text.startswith(start) and "The miniature that comes with this package always loads" in text
+    return text.removeprefix(start)
+
+
+def test_parts_that_are_not_used_and_half_precision_shards_load_without_a_word(tmp_path, recwarn, messages):
+    parts = parts_of("SSD-1B")
+    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    extra = {"image_encoder": CLIPVisionModelWithProjection(vision), "feature_extractor": CLIPImageProcessor()}
+    library = StableDiffusionXLPipeline(**parts, **extra, add_watermarker=False)
+    library.save_pretrained(tmp_path, variant="fp16", max_shard_size="300KB")
+    (tmp_path / "safety_checker").mkdir()
+    edit_json(tmp_path / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    assert len(list(tmp_path.glob("unet/*-of-*.safetensors"))) > 2
+    recwarn.clear()
+    messages.clear()
+    pipe = emerdiff.load(tmp_path, device="cpu", dtype=torch.float32)
+    assert not recwarn.list and not messages
+    assert pipe.image_encoder is None
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        own, theirs = getattr(pipe, name).state_dict(), parts[name].state_dict()
+        assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
+
+
+def test_a_pipeline_of_stable_diffusion_xl_that_is_saved_loads_again(xl, tmp_path):
+    before = EmerDiffPipeline(**parts_of("SDXL"), force_zeros_for_empty_prompt=False)
+    before.save_pretrained(tmp_path)
+    for pipe in (emerdiff.load(tmp_path, device="cpu"), EmerDiffPipeline.from_pretrained(tmp_path)):
+        assert pipe.config.force_zeros_for_empty_prompt is False
+        told = pipe._encode_prompt((64, 64))
+        assert told.tokens.abs().sum() > 0 and told.pooled.abs().sum() > 0 and told.sizes.shape == (1, 6)
+
+
+def test_a_single_file_loads_with_the_configuration_of_the_checkpoint_it_resembles(tmp_path, monkeypatch, messages):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    parts, file = small_parts(), tmp_path / "mix v3.safetensors"
+    save_file(single_file(parts), file)
+    name, revision = next(iter(CHECKPOINTS.items()))
+    expected = f"it is a single file, which needs the configuration of {name}; that is not on this machine"
+    assert reason(file).startswith(expected) and f"`hf download {name} --revision {revision} " in reason(file)
+
+    cached = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / revision
+    save_as_stable_diffusion(cached, parts)
+    for weights in cached.glob("*/*.safetensors"):
+        weights.unlink()
+    messages.clear()
+    pipe = emerdiff.load(file, device="cpu", dtype=torch.float32)
+    assert not messages
+    for part in ("unet", "vae", "text_encoder"):
+        own, theirs = getattr(pipe, part).state_dict(), parts[part].state_dict()
+        assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
+    assert emerdiff.load(file, device="cpu", dtype=torch.float16).vae.dtype == torch.float32
+
+    save_file(single_file(small_parts(layers_per_block=1)), file)
+    assert "cannot be read as a checkpoint like that of its configuration" in reason(file)
+
+
+UNET = "model.diffusion_model.input_blocks.0.0.weight"
+VAE, TEXT = "first_stage_model.decoder.conv_in.weight", "cond_stage_model.transformer.text_model.final_layer_norm.bias"
+XL_TEXT = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
+FILES = {  # weights of a single file, by name, with their shapes, and what is said of them
+    "inpainting": ({UNET: (8, 9, 3, 3)}, "because it is also given a picture with a hole to be filled"),
+    "editing": ({UNET: (8, 8, 3, 3)}, "because it is also given a picture to be edited: use the text-to-image"),
+    "Stable Diffusion XL": (
+        {UNET: (8, 4, 3, 3), VAE: (1,), XL_TEXT: (1,)},
+        "it is a single file, which needs the configuration of stabilityai/stable-diffusion-xl-base-1.0;",
+    ),
+    "refiner": (
+        {UNET: (8, 4, 3, 3), "conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias": (1,)},
+        "it is a refiner, which only finishes another model's pictures: use the base model",
+    ),
+    "without a VAE": ({UNET: (8, 4, 3, 3), TEXT: (1,)}, "it has no autoencoder: use the version of this checkpoint"),
+    "without text": ({UNET: (8, 4, 3, 3), VAE: (1,)}, "it has no text encoder: use the version of this checkpoint"),
+    "LoRA": ({"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": (1,)}, "it is a LoRA, which only changes"),
+    "ControlNet": ({"control_model.zero_convs.0.0.weight": (1,)}, "it is a ControlNet, which only steers another"),
+    "FLUX": ({"double_blocks.0.img_attn.proj.weight": (1,)}, "it is a transformer, such as those of Stable Diffusion"),
+    "Stable Diffusion 3": ({"model.diffusion_model.joint_blocks.0.x": (1,)}, "it is a transformer, such as those"),
+    "VAE": ({VAE: (1,)}, "it holds no U-Net in the layout of a single-file checkpoint; EmerDiff needs a U-Net"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_single_file_is_refused_by_its_kind_before_weights_are_read(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    shapes, expected = FILES[kind]
+    save_file({name: torch.full(shape, torch.nan) for name, shape in shapes.items()}, tmp_path / "a.safetensors")
+    assert expected in reason(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name, content, expected",
+    [
+        ("a.ckpt", b"PK", "it has pickled weights, which could start any program and are not loaded"),
+        ("a.gguf", b"GGUF", "it is a file, but not in safetensors format"),
+        ("a.safetensors", b"weights", "its weights are damaged: a.safetensors ("),
+        ("a.safetensors", b"", " is empty"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_says_so(tmp_path, name, content, expected):
+    (tmp_path / name).write_bytes(content)
+    assert expected in reason(tmp_path / name)
+
+
+def index_of(pipeline: type) -> dict:
+    """A model_index.json that lists the parts which a pipeline of the library needs."""
+    needed = [p.name for p in inspect.signature(pipeline).parameters.values() if p.default is p.empty]
+    return {"_class_name": pipeline.__name__} | {name: ["diffusers", "TheirClass"] for name in needed}
+
+
+@pytest.mark.parametrize(
+    "pipeline, expected",
+    [
+        (
+            "PixArtAlphaPipeline",
+            "it is a PixArtAlphaPipeline, which denoises with a transformer; EmerDiff needs a U-Net",
+        ),
+        ("StableDiffusion3Pipeline", "it is a StableDiffusion3Pipeline, which denoises with a transformer;"),
+        ("FluxPipeline", "it is a FluxPipeline, which denoises with a transformer;"),
+        ("KandinskyPipeline", "whose U-Net reads the embedding of a picture, not a prompt; EmerDiff needs"),
+        ("KandinskyV22Pipeline", "whose U-Net reads the embedding of a picture, not a prompt; EmerDiff needs"),
+        ("KandinskyV22CombinedPipeline", "whose U-Net reads the embedding of a picture, not a prompt; EmerDiff needs"),
+        ("IFPipeline", "it is a IFPipeline without a vae: not complete, or one that paints pixels directly; EmerDiff"),
+        ("StableVideoDiffusionPipeline", "it is a StableVideoDiffusionPipeline without a text_encoder"),
+        ("AnimateDiffPipeline", "its unet is a TheirClass; EmerDiff needs a UNet2DConditionModel"),
+    ],
+)
+def test_a_pipeline_of_another_kind_is_refused_by_what_it_consists_of(tmp_path, pipeline, expected):
+    index = index_of(getattr(diffusers, pipeline))
+    if "text_encoder" in index:
+        index |= {"text_encoder": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "T5Tokenizer"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"vae": ["diffusers", "AutoencoderKL"]} if "vae" in
+                                                          index else index))  # fmt: skip
+    assert expected in reason(tmp_path)
+
+
+def test_a_refiner_is_refused(xl, tmp_path):
+    folder = shutil.copytree(xl, tmp_path / "copy")
+    edit_json(folder / "model_index.json", text_encoder=[None, None], tokenizer=[None, None])
+    assert reason(folder).startswith("it is a refiner, which only finishes another model's pictures: use the base")
+
+
+@pytest.mark.parametrize(
+    "channels, expected", [(9, "a picture with a hole"), (8, "a picture to be"), (5, "a depth map")]
+)
+def test_a_network_that_is_also_given_a_picture_is_refused_before_weights_are_read(tmp_path, channels, expected):
+    save_as_stable_diffusion(tmp_path, small_parts(in_channels=channels))
+    for weights in tmp_path.glob("*/*.safetensors"):
+        weights.unlink()
+    text = reason(tmp_path)
+    assert f"takes {channels} channels and predicts 4, because it is also given {expected}" in text
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"text_encoder_2": [None, None], "tokenizer_2": [None, None]}, "its unet is one of Stable Diffusion XL's"),
+        ({"text_encoder_2": ["transformers", "CLIPTextModel"]}, "must also return a vector for the whole prompt"),
+        ({"scheduler": ["diffusers", "TheirScheduler"]}, "its scheduler is a TheirScheduler"),
+    ],
+)
+def test_parts_of_stable_diffusion_xl_that_do_not_fit_are_refused(xl, tmp_path, changes, expected):
+    folder = shutil.copytree(xl, tmp_path / "copy")
+    edit_json(folder / "model_index.json", **changes)
+    if "text_encoder_2" in changes and changes["text_encoder_2"][0] is None:
+        edit_json(folder / "unet" / "config.json", cross_attention_dim=32)
+    assert expected in reason(folder)
+
+
+def test_conditioning_of_another_width_is_refused(xl, tmp_path):
+    folder = shutil.copytree(xl, tmp_path / "copy")
+    edit_json(folder / "unet" / "config.json", projection_class_embeddings_input_dim=24 + 5 * 8)
+    assert "expects 64 channels for the whole prompt and the picture's size, not 24 and 6 times 8" in reason(folder)
+
+
+def test_a_network_alone_is_refused_with_what_to_do(tmp_path, small):
+    networks = {
+        "it is a ControlNet, which only steers another checkpoint": ControlNetModel.from_unet(small.unet),
+        "it is a U-Net alone: put it into the checkpoint": small.unet,
+        "it is an autoencoder alone": small.vae,
+    }
+    for i, (expected, network) in enumerate(networks.items()):
+        network.save_pretrained(tmp_path / str(i))
+        assert reason(tmp_path / str(i)).startswith(expected)
+
+
+def test_a_folder_with_a_lora_alone_is_refused_with_what_to_do(tmp_path):
+    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers={"mid_block.lora_A.weight": torch.ones(1)})
+    assert reason(tmp_path).startswith("it is a LoRA, which only changes another checkpoint: fuse it into that one")
+
+
+def test_a_folder_around_a_single_file_names_it(tmp_path):
+    save_file({UNET: torch.ones(1)}, tmp_path / "mix.safetensors")
+    assert "if mix.safetensors is a whole checkpoint, give the path of that file" in reason(tmp_path)
+    (tmp_path / "mix.safetensors").rename(tmp_path / "mix.ckpt")
+    assert "it has pickled weights" in reason(tmp_path)
+
+
+def test_pickled_weights_of_any_part_are_refused_before_others_are_read(xl, tmp_path):
+    folder = shutil.copytree(xl, tmp_path / "copy")
+    parts = parts_of("SDXL")
+    for name in ("unet", "vae", "text_encoder"):
+        parts[name].save_pretrained(folder / name)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({key: torch.full_like(tensor, torch.nan) for key, tensor in load_file(weights).items()}, weights)
+    (folder / "text_encoder_2" / "pytorch_model.bin").write_bytes(b"PK")
+    assert reason(folder).startswith("its text_encoder_2 has no weights in safetensors format, and pickled weights")

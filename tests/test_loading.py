@@ -1,6 +1,5 @@
 import inspect
 import json
-import logging
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import quick, save_as_stable_diffusion, small_parts
+from conftest import edit_json, quick, save_as_stable_diffusion, small_parts
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
@@ -57,11 +56,6 @@ def untried(monkeypatch):
 def tokens(pipe) -> torch.Tensor:
     """The empty prompt, encoded."""
     return pipe._encode_prompt((64, 64)).tokens
-
-
-def edit_json(path, **changes):
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
 
 
 def edit_weights(path, edit):
@@ -224,19 +218,14 @@ def test_a_model_that_predicts_the_sample_is_refused_when_it_is_loaded(copy):
         emerdiff.load(copy, device="cpu")
 
 
-def test_a_single_file_says_so(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    assert reason(tmp_path / "model.safetensors").startswith("it is a single file; ")
-
-
 @pytest.mark.parametrize("part", ["unet", "tokenizer", "text_encoder", "vae", "scheduler"])
 def test_a_missing_part_is_named(copy, part):
     shutil.rmtree(copy / part)
     assert reason(copy) == f"its folder {part} is missing"
     edit_json(copy / "model_index.json", **{part: [None, None]})
-    assert reason(copy) == f"it is a StableDiffusionPipeline without a {part}"
+    assert reason(copy).startswith(f"it is a StableDiffusionPipeline without a {part}")
     edit_json(copy / "model_index.json", **{part: ...})
-    assert reason(copy) == f"it is a StableDiffusionPipeline without a {part}"
+    assert reason(copy).startswith(f"it is a StableDiffusionPipeline without a {part}")
 
 
 def test_pickled_weights_are_not_loaded_and_that_is_said(tmp_path):
@@ -255,7 +244,7 @@ def test_a_pipeline_of_another_kind_says_what_it_lacks(tmp_path):
     blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
     unet = UNet2DModel(sample_size=8, block_out_channels=(32, 32), **blocks)
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
-    assert reason(tmp_path) == "it is a DDPMPipeline without a vae"
+    assert reason(tmp_path).startswith("it is a DDPMPipeline without a vae: not complete, or one that paints pixels")
 
 
 def test_a_denoiser_of_another_class_is_named_before_its_weights_are_read(copy):
@@ -263,11 +252,6 @@ def test_a_denoiser_of_another_class_is_named_before_its_weights_are_read(copy):
     for weights in copy.glob("*/*.safetensors"):
         weights.unlink()
     assert reason(copy) == "its unet is a FluxTransformer2DModel; EmerDiff needs a UNet2DConditionModel"
-
-
-def test_an_inpainting_model_is_refused_with_its_channels(tmp_path):
-    save_as_stable_diffusion(tmp_path, small_parts(in_channels=9))
-    assert "takes 9 channels and predicts 4 (an inpainting or editing model?)" in reason(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +465,7 @@ def test_parts_that_do_not_fit_each_other_are_refused(small, other, expected):
 
 
 CONDITIONING = {
-    "addition_embed_type": "text",
+    "addition_embed_type": "text_image",
     "addition_time_embed_dim": 8,
     "attention_type": "gated",
     "class_embed_type": "timestep",
@@ -491,7 +475,6 @@ CONDITIONING = {
     "encoder_hid_dim_type": "text_proj",
     "num_class_embeds": 10,
     "projection_class_embeddings_input_dim": 8,
-    "time_cond_proj_dim": 16,
 }
 
 
@@ -761,19 +744,6 @@ def bars() -> tuple:
     hook = transformers_logging.set_tqdm_hook(None)
     transformers_logging.set_tqdm_hook(hook)
     return diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled(), hook
-
-
-@pytest.fixture
-def messages():
-    """What the libraries log, as long as the test runs."""
-    found = []
-    handler = logging.Handler()
-    handler.emit = lambda record: found.append(record.getMessage())
-    for name in ("diffusers", "transformers"):
-        logging.getLogger(name).addHandler(handler)
-    yield found
-    for name in ("diffusers", "transformers"):
-        logging.getLogger(name).removeHandler(handler)
 
 
 @pytest.mark.parametrize("enabled", [True, False])
