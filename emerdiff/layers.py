@@ -51,6 +51,11 @@ class Layers:
     later: tuple[str, ...]
     """The upward blocks after the low-resolution one."""
 
+    @property
+    def modulated(self) -> int:
+        """The index in the block of the one that is perturbed."""
+        return self.block.index(self.modulation)
+
     def modulated_at(self, index: int | None) -> "Layers":
         """The same, but perturbing the block's cross-attention with this index; None: as they are."""
         if index is None:

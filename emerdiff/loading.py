@@ -48,6 +48,8 @@ SMALL_AUTOENCODERS = {  # by the scaling_factor of the latents, which differs be
     0.18215: "madebyollin/taesd",  # Stable Diffusion 1.x and 2.x
     0.13025: "madebyollin/taesdxl",
 }
+LIGHT = {"nota-ai/bk-sdm-tiny": "0364108e53b7f7f4d2585e817a0b7a83dc261cfa"}  # Stable Diffusion 1.4 distilled; not tried
+REVISIONS = CHECKPOINTS | LIGHT
 PARTS = {  # of a checkpoint, and the libraries that define their classes
     "vae": diffusers,
     "text_encoder": transformers,
@@ -73,7 +75,7 @@ def load(
     """A pipeline from "miniature", a Hub id, a folder in diffusers' layout or a single file; safetensors only.
 
     Half-precision files are used if there are no others, and from the Hub also if `dtype` is float16. The checkpoints
-    of `CHECKPOINTS` are loaded at the revisions named there. `device` defaults to CUDA or Apple's MPS if available,
+    of `REVISIONS` are loaded at the revisions named there. `device` defaults to CUDA or Apple's MPS if available,
     `dtype` to `fast_dtype(device)`. Even in half precision the autoencoder stays in float32, because most changes of
     the picture are too small for half precision. `autoencoder` is the Hub id or folder of an `AutoencoderTiny` for the
     same latents that replaces the model's own: for Stable Diffusion "madebyollin/taesd", which decodes many times
@@ -84,7 +86,7 @@ def load(
 
     Raises `ValueError` that says what is wrong with the model and what can be loaded instead.
     """
-    device = _usable(device or _best_device())
+    device = _usable(device or best_device())
     dtype = dtype or fast_dtype(device)
     try:
         pipeline = _read(model, dtype)
@@ -164,10 +166,11 @@ def _usable(device: str | torch.device) -> torch.device:
         raise ValueError(f"the device {str(device)!r} cannot be used here: {first_line}") from error
 
 
-def _best_device() -> str:
+def best_device() -> torch.device:
+    """The device that models are loaded to unless another is named."""
     if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +249,7 @@ def _download_small_files(name: str) -> Path:
     """The folder of a checkpoint on the Hub without its weights; its name is the commit."""
     suffixes, parts = (".json", ".txt", ".model"), PARTS | SECOND
     wanted = [INDEX, "config.json", "adapter_config.json"] + [f"{part}/*{end}" for part in parts for end in suffixes]
-    return Path(snapshot_download(name, revision=CHECKPOINTS.get(name), allow_patterns=wanted))
+    return Path(snapshot_download(name, revision=REVISIONS.get(name), allow_patterns=wanted))
 
 
 def _download_weights(name: str, commit: str, dtype: torch.dtype) -> Path:

@@ -18,7 +18,7 @@ from .attention import recorded_layers
 from .batches import Results, in_batches, rows_that_fit
 from .checking import check_parts
 from .hooks import exclusive, record
-from .inversion import Inversion, invert, predict, step_at
+from .inversion import Inversion, Step, invert, predict, step_at
 from .layers import find_layers, native_latent_side
 from .masks import response
 from .modulation import replay
@@ -232,6 +232,10 @@ class EmerDiffPipeline(DiffusionPipeline):
     def rows(self, settings: Settings) -> int:
         """U-Net rows of a run."""
         return self._fit(settings).rows
+
+    def steps(self, settings: Settings) -> tuple[Step, ...]:
+        """The steps of the sampling grid that a run takes, from t_m down."""
+        return self._fit(settings).steps
 
     def features(self, image: Picture, settings: Settings | None = None) -> np.ndarray:
         """The features that a run with these settings clusters: (h, w, c) float32."""

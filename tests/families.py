@@ -3,18 +3,23 @@
 What is special in a family's configuration is as in its published checkpoints; widths, and depths above three, are not.
 """
 
+import json
+
 import torch
 from conftest import small_parts
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from diffusers.configuration_utils import ConfigMixin
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from emerdiff.miniature.model import new_tokenizer
 
@@ -185,3 +190,83 @@ def single_file(parts: dict) -> dict[str, torch.Tensor]:
     prefix = "cond_stage_model.transformer.text_model."
     named |= {prefix + name.removeprefix("text_model."): tensor for name, tensor in text.items()}
     return {name: tensor.contiguous() for name, tensor in named.items()}
+
+
+# --- Configurations at true size, as published
+
+
+UNETS = {
+    "SD 1.5": {"sample_size": 64, "cross_attention_dim": 768},
+    "SD 2.1": {
+        "sample_size": 96,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+        "upcast_attention": True,
+    },
+    "BK-SDM-Tiny": BK_TINY_UNET | {"cross_attention_dim": 768, "block_out_channels": (320, 640, 1280)},
+    "SDXL": XL_UNET
+    | {
+        "block_out_channels": (320, 640, 1280),
+        "transformer_layers_per_block": [1, 2, 10],
+        "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": 768 + 1280,
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 1280 + 6 * 256,
+        "use_linear_projection": True,
+    },
+}
+UNETS["SSD-1B"] = UNETS["SDXL"] | {
+    "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+    "mid_block_type": "UNetMidBlock2D",
+}
+
+
+def without_weights(name: str) -> dict:
+    """Parts of a checkpoint in true size, on the device "meta"; the tokenizers know few words."""
+    xl, velocity = name in ("SDXL", "SSD-1B"), name == "SD 2.1"
+    tokenizer = new_tokenizer(["a red house", "two cars on a street"])
+    width = UNETS[name]["cross_attention_dim"] if not xl else 768
+
+    def text(width: int, layers: int) -> CLIPTextConfig:
+        return CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+            num_attention_heads=width // 64, projection_dim=width, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            scaling_factor=0.13025 if xl else 0.18215,
+        )
+        parts = {
+            "vae": vae,
+            "text_encoder": CLIPTextModel(text(width, 23 if velocity else 12)),
+            "tokenizer": tokenizer,
+            "unet": UNet2DConditionModel(**UNETS[name]),
+            "scheduler": XL,
+        }
+        if xl:
+            parts |= {"text_encoder_2": CLIPTextModelWithProjection(text(1280, 32)), "tokenizer_2": tokenizer}
+    if velocity:
+        prediction = {"prediction_type": "v_prediction", "set_alpha_to_one": False, "clip_sample": False}
+        parts["scheduler"] = DDIMScheduler(**BETAS, steps_offset=1, **prediction)
+    return parts
+
+
+def save_configurations(folder, name: str):
+    """A checkpoint in true size of which the weights have not been fetched yet."""
+    parts = without_weights(name)
+    index = {"_class_name": "StableDiffusionXLPipeline" if "text_encoder_2" in parts else "StableDiffusionPipeline"}
+    for part, of in parts.items():
+        configuration = of.config if part.startswith("text_encoder") else of
+        save = configuration.save_config if isinstance(of, ConfigMixin) else configuration.save_pretrained
+        save(folder / part)
+        index[part] = ["diffusers" if isinstance(of, ConfigMixin) else "transformers", type(of).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

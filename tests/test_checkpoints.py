@@ -10,22 +10,29 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import edit_json, quick, save_as_stable_diffusion, small_parts
+from conftest import edit_json, quick, save_as_stable_diffusion, small_parts, value_of
 from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
     ControlNetModel,
     LatentConsistencyModelPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from families import ORACLES, library_pipeline, parts_of, single_file
+from families import ORACLES, library_pipeline, parts_of, save_configurations, single_file, without_weights
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import emerdiff
-from emerdiff import EmerDiffPipeline, autoencoder
+from emerdiff import EmerDiffPipeline, autoencoder, loading
+from emerdiff.__main__ import main
+from emerdiff.inspecting import family as describe_family
+from emerdiff.inspecting import inspect as inspected
 from emerdiff.inversion import sampling_steps, step_at
-from emerdiff.loading import CHECKPOINTS, cast
+from emerdiff.layers import find_layers, native_latent_side
+from emerdiff.loading import CHECKPOINTS, cast, small_autoencoder
 from emerdiff.masks import magnification
+from emerdiff.settings import PRESETS
 from emerdiff.studies.published import Published
 
 SIZES = {"wide": (128, 64), "square": (64, 64)}
@@ -394,3 +401,118 @@ def test_pickled_weights_of_any_part_are_refused_before_others_are_read(xl, tmp_
     save_file({key: torch.full_like(tensor, torch.nan) for key, tensor in load_file(weights).items()}, weights)
     (folder / "text_encoder_2" / "pytorch_model.bin").write_bytes(b"PK")
     assert reason(folder).startswith("its text_encoder_2 has no weights in safetensors format, and pickled weights")
+
+
+# --- Layers and costs, from configurations alone
+
+
+LAYERS = {  # at true size: block, transformers of the block by their depth, cells of the grid at the native size
+    "SD 1.5": (1, (1, 1, 1), 16),
+    "SD 2.1": (1, (1, 1, 1), 24),
+    "BK-SDM-Tiny": (0, (1, 1), 16),
+    "SDXL": (0, (10, 10, 10), 32),
+    "SSD-1B": (0, (4, 4, 10), 32),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_address_every_cross_attention_of_the_low_resolution_block(name):
+    block, depths, grid = LAYERS[name]
+    unet = without_weights(name)["unet"]
+    layers = find_layers(unet)
+    assert layers.block == tuple(
+        f"up_blocks.{block}.attentions.{i}.transformer_blocks.{j}.attn2"
+        for i, depth in enumerate(depths)
+        for j in range(depth)
+    )
+    assert layers.modulated == sum(depths) - 1 and layers.modulated_at(None) == layers
+    assert layers.differing[0] == f"up_blocks.{block}.attentions.{len(depths) - 1}"
+    assert layers.modulated_at(layers.modulated) == layers
+    earlier = layers.modulated_at(0)
+    assert earlier.modulation == layers.block[0] and earlier.differing == ()
+    in_last = layers.modulated_at(sum(depths[:-1]))  # the first of the last transformer
+    assert in_last.modulation.endswith("transformer_blocks.0.attn2") and in_last.differing == layers.differing
+    assert native_latent_side(unet) // layers.stride == grid
+
+
+def test_the_command_inspect_tells_what_a_checkpoint_is_and_needs(tmp_path, capsys):
+    save_configurations(tmp_path / "SDXL", "SDXL")
+    assert main(["inspect", str(tmp_path / "SDXL"), "--dtype", "float16"]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        "family       Stable Diffusion XL, predicts noise\n",
+        "native size  1024 x 1024 pixels, a grid of 32 x 32 cells\n",
+        "features     feature_layer 0 of 0 to 29: up_blocks.0.attentions.0.transformer_blocks.0.attn2\n",
+        "modulation   modulation_layer 29 of 0 to 29: up_blocks.0.attentions.2.transformer_blocks.9.attn2\n",
+        "autoencoder  madebyollin/taesdxl is a small one for these latents\n",
+        "\nexact       1024  32 x 32    615 ",
+        "\npreview      512  16 x 16     63 ",
+    ):
+        assert line in out
+    edit_json(tmp_path / "SDXL" / "unet" / "config.json", in_channels=9)
+    assert main(["inspect", str(tmp_path / "SDXL")]) == 1
+    assert "because it is also given a picture with a hole to be filled" in capsys.readouterr().err
+
+
+def test_an_inspection_counts_what_a_run_then_takes(checkpoint, small, picture):
+    inspection = inspected(loading.without_weights(checkpoint), torch.float32)
+    assert inspection.weights == sum(
+        weight.nbytes for part in (small.unet, small.vae, small.text_encoder) for weight in part.parameters()
+    )
+    run = next(run for run in inspection.runs if run.preset == "preview" and run.side == small.native_side)
+    settings = small.settings(preset="preview", kmeans_n_init=1)
+    reading = value_of(small.read(picture.crop((0, 0, 128, 128)), settings))
+    assert (run.rows, run.recorded) == (reading.rows, reading.nbytes) and run.grid == reading.grid[0]
+    assert [(run.preset, run.side) for run in inspection.runs] == [
+        (preset, side) for side in (128, 512) for preset in PRESETS
+    ]
+
+
+FAMILIES = {
+    "SD-Turbo": "like Stable Diffusion, of another width, predicts noise",
+    "LCM": "like Stable Diffusion, of another width, told a guidance scale, as consistency models are, predicts noise",
+    "SSD-1B": "Stable Diffusion XL, distilled to 17 of 70 transformer blocks, predicts noise",
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_family_is_told_from_structure(name):
+    assert describe_family(EmerDiffPipeline(**parts_of(name))) == FAMILIES[name]
+
+
+def test_the_family_of_checkpoints_at_true_size_is_told_from_structure():
+    described = {name: describe_family(EmerDiffPipeline(**without_weights(name))) for name in ("SD 2.1", "BK-SDM-Tiny")}
+    assert described["SD 2.1"] == "Stable Diffusion 2.x, predicts velocity"
+    assert described["BK-SDM-Tiny"] == "Stable Diffusion 1.x, distilled to 9 of 16 transformer blocks, predicts noise"
+
+
+# --- Small autoencoders
+
+
+SMALL = {"SD 1.5": "madebyollin/taesd", "SD 2.1": "madebyollin/taesd", "SDXL": "madebyollin/taesdxl"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_small_autoencoder_is_that_of_the_latents(name):
+    pipe = EmerDiffPipeline(**without_weights(name))
+    assert small_autoencoder(pipe) == SMALL[name]
+    pipe.register_modules(vae=AutoencoderTiny())
+    assert small_autoencoder(pipe) is None
+
+
+def test_the_small_autoencoder_is_taken_on_a_cpu_if_it_can_be_had(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    torch.manual_seed(0)
+    levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae = AutoencoderKL(block_out_channels=(8,) * 4, latent_channels=4, norm_num_groups=8, **levels)
+    folder = save_as_stable_diffusion(tmp_path / "model", small_parts() | {"vae": vae})
+    recwarn.clear()
+    assert isinstance(emerdiff.load(folder, device="cpu", autoencoder="automatic").vae, AutoencoderKL)
+    assert not recwarn.list  # it was not asked for by name
+
+    cached = tmp_path / "hub" / "models--madebyollin--taesd" / "snapshots" / ("0123456789" * 4)
+    AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4).save_pretrained(cached)
+    (cached.parents[1] / "refs").mkdir()
+    (cached.parents[1] / "refs" / "main").write_text(cached.name)
+    assert isinstance(emerdiff.load(folder, device="cpu", autoencoder="automatic").vae, AutoencoderTiny)
+    assert isinstance(emerdiff.load(folder, device="cpu").vae, AutoencoderKL)  # a choice of the page, not the default

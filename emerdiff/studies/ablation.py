@@ -31,7 +31,7 @@ def ablate(pipe: EmerDiffPipeline, seeds: Sequence[int], own: Settings) -> Itera
     """
     tables = {(name, value): ([], []) for name, values in VALUES.items() for value in values}
     if own.modulation_layer is None:
-        own = replace(own, modulation_layer=pipe.layers.block.index(pipe.layers.modulation))
+        own = replace(own, modulation_layer=pipe.layers.modulated)
     for seed in seeds:
         scene = draw_scene(seed, pipe.native_side)
         base = pipe(scene.image, own)
