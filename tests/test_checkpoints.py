@@ -147,6 +147,17 @@ def test_logits_that_float16_cannot_hold_give_finite_differences_close_to_the_fu
     assert half.differences.mean() == pytest.approx(full.differences.mean(), rel=0.25)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_stable_diffusion_xl_in_half_precision_is_finite_and_close_to_the_full(picture, dtype):
+    pipe = EmerDiffPipeline(**parts_of("SDXL"))
+    full = pipe(picture, quick(num_segments=2))
+    cast(pipe, dtype)
+    assert pipe.text_encoder_2.dtype == dtype and pipe.vae.dtype == torch.float32
+    half = pipe(picture, quick(num_segments=2), coarse_labels=full.coarse_labels)
+    assert np.isfinite(half.differences).all()
+    assert half.differences.mean() == pytest.approx(full.differences.mean(), rel=0.25)
+
+
 @pytest.fixture
 def overflowing(small):
     """A pipeline in float16 whose decoder, as Stable Diffusion XL's, has activations that float16 cannot hold."""
@@ -386,9 +397,9 @@ def test_a_folder_with_a_lora_alone_is_refused_with_what_to_do(tmp_path):
 
 
 def test_a_folder_around_a_single_file_names_it(tmp_path):
-    save_file({UNET: torch.ones(1)}, tmp_path / "mix.safetensors")
-    assert "if mix.safetensors is a whole checkpoint, give the path of that file" in reason(tmp_path)
-    (tmp_path / "mix.safetensors").rename(tmp_path / "mix.ckpt")
+    save_file({UNET: torch.ones(1)}, tmp_path / "floral mix.safetensors")
+    assert "if floral mix.safetensors is a whole checkpoint, give the path of that file" in reason(tmp_path)
+    (tmp_path / "floral mix.safetensors").rename(tmp_path / "mix.ckpt")
     assert "it has pickled weights" in reason(tmp_path)
 
 
