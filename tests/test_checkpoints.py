@@ -91,6 +91,18 @@ def test_segments_are_those_of_the_published_procedure(family, pipe, picture):
         assert ours.differences.max() > 0.01 and ours.changed > 0.05
 
 
+@pytest.mark.parametrize("modulation", [(0, 1), (2, 0)], ids=["in an earlier transformer", "early in the last"])
+def test_segments_are_those_of_the_published_procedure_with_other_layers_of_a_deep_block(picture, modulation):
+    deep, (transformer, depth) = EmerDiffPipeline(**parts_of("SDXL")), modulation
+    layers = {"feature_layer": "up_blocks.0.attentions.1.transformer_blocks.2.attn2"}
+    layers["modulation_layer"] = f"up_blocks.0.attentions.{transformer}.transformer_blocks.{depth}.attn2"
+    square = picture.crop((0, 0, 128, 128))
+    ours = deep(square, quick(num_segments=2, feature_layer=5, modulation_layer=3 * transformer + depth))
+    published = Published(deep, square, SIZES["square"], **LIKE_QUICK | {"num_segments": 2} | layers)
+    assert (ours.labels == published.run()).mean() >= 0.995
+    np.testing.assert_allclose(ours.differences, published.differences, rtol=2e-3, atol=2e-3)
+
+
 def test_the_network_is_told_what_the_librarys_pipeline_tells_it(family, library, pipe):
     told, height, width = [], 64, 128
     with hooked(library.unet, lambda _unet, _args, kwargs: told.append(kwargs)):
