@@ -108,10 +108,8 @@ def load(
 
 def cast(pipeline: EmerDiffPipeline, dtype: torch.dtype) -> None:
     """Changes the precision of a pipeline's networks, but keeps the autoencoder out of half precision."""
-    for part, network in networks_of(pipeline).items():
-        nn.Module.to(
-            network, _dtype(part, dtype)
-        )  # the library's own warns of layers to keep in float32: there are none
+    for part, network in networks_of(pipeline).items():  # the library's own `to` warns of layers that are not there
+        nn.Module.to(network, _dtype(part, dtype))
 
 
 def networks_of(pipeline: EmerDiffPipeline) -> dict[str, nn.Module]:
