@@ -97,8 +97,8 @@ def _runs(pipe: EmerDiffPipeline, side: int) -> list[Run]:
     runs = []
     for preset in PRESETS:
         settings = pipe.settings(preset=preset, image_area=area)
-        recorded = per_step * len(pipe.steps(settings))
-        runs.append(Run(preset, side, grid, pipe.rows(settings), recorded, 2 * ACTIVATIONS_PER_ROW * latents.nbytes))
+        rows, recorded = pipe.rows(settings), per_step * len(pipe.steps(settings))
+        runs.append(Run(preset, side, grid, rows, recorded, 2 * ACTIVATIONS_PER_ROW * latents.nbytes))
     return runs
 
 
