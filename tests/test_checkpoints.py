@@ -32,6 +32,7 @@ from emerdiff.inversion import sampling_steps, step_at
 from emerdiff.layers import find_layers, native_latent_side
 from emerdiff.loading import CHECKPOINTS, cast, small_autoencoder
 from emerdiff.masks import magnification
+from emerdiff.miniature.sample import paint
 from emerdiff.settings import PRESETS
 from emerdiff.studies.published import Published
 
@@ -249,6 +250,11 @@ def test_a_pipeline_of_stable_diffusion_xl_that_is_saved_loads_again(xl, tmp_pat
         assert pipe.config.force_zeros_for_empty_prompt is False
         told = pipe._encode_prompt((64, 64))
         assert told.tokens.abs().sum() > 0 and told.pooled.abs().sum() > 0 and told.sizes.shape == (1, 6)
+
+
+def test_a_loaded_models_parts_paint_in_the_librarys_own_pipelines(checkpoint):
+    (painted,) = paint(str(checkpoint), ("a red house",), guidance=5.0, steps=2, seed=0)
+    assert painted.size == (128, 128) and np.asarray(painted).std() > 1
 
 
 def test_a_single_file_loads_with_the_configuration_of_the_checkpoint_it_resembles(tmp_path, monkeypatch, messages):
