@@ -12,16 +12,20 @@ from explorer import (
     api,
     code,
     comparing,
+    evidence,
     folders,
     help,
     opening,
     probing,
+    rivals,
     running,
     runs,
     scoring,
     segments,
     sharing,
+    uploads,
     varying,
+    waiting,
 )
 from explorer.examples import examples, files_of_examples, warm
 from explorer.guard import Guarded
@@ -44,10 +48,12 @@ def create_demo() -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=3, min_width=320, elem_id="side"):  # on the right, but the keyboard meets it first
                 running.build(page)
+                evidence.build(page)
             with gr.Column(scale=5, min_width=320, elem_id="result"):
+                waiting.build(page)
                 comparing.build(page)
         with gr.Tabs():
-            for tab in (segments, probing, varying, scoring, sharing, code, help):
+            for tab in (segments, rivals, probing, varying, scoring, sharing, code, help):
                 tab.build(page)
         api.build(page)
         page.finish()
@@ -62,7 +68,7 @@ def main() -> None:
         threading.Thread(target=warm, daemon=True).start()
     create_demo().launch(
         **LOOK,
-        max_file_size="30mb",
+        max_file_size=f"{uploads.LARGEST_MEGABYTES}mb",
         strict_cors=True,
         show_error=False,
         state_session_capacity=2000,  # 150 kB each; results are not among them, see explorer/visitors.py

@@ -97,7 +97,7 @@ def _runs(pipe: EmerDiffPipeline, side: int) -> list[Run]:
     runs = []
     for preset in PRESETS:
         settings = pipe.settings(preset=preset, image_area=area)
-        rows, recorded = pipe.rows(settings), per_step * len(pipe.steps(settings))
+        rows, recorded = sum(pipe.rows(settings)), per_step * len(pipe.steps(settings))
         runs.append(Run(preset, side, grid, rows, recorded, 2 * ACTIVATIONS_PER_ROW * latents.nbytes))
     return runs
 

@@ -155,6 +155,8 @@ class InvertedStep:
     """A step, the residual that it needs, and what the attention layers computed in it."""
 
     step: Step
+    x_t: Tensor  # (1, 4, h, w)
+    prediction: Tensor  # (1, 4, h, w), of the noise or the velocity
     residual: Tensor  # (1, 4, h, w): x_{t_prev} - mu_t(x_t) = sqrt(var_t) z_t
     recorded: Mapping[str, Tensor]  # outputs of layers in the unperturbed replay, by name, (1, tokens, c)
 
@@ -165,11 +167,24 @@ class InvertedStep:
 
 @dataclass(frozen=True)
 class Inversion:
-    """The noise maps of a picture from t_m down; replaying them from `x_start` returns its latents."""
+    """The noise maps of a picture from t_m down; replaying them from the first x_t returns its latents."""
 
-    x_start: Tensor  # x_{t_m}, (1, 4, h, w)
     steps: tuple[InvertedStep, ...]  # descending in t, from t_m
     queries: Tensor  # (1, cells, c): output of the feature layer at the last step
+
+    def thinned(self, count: int, x_0: Tensor) -> "Inversion":
+        """The inversion along `count` of its steps, as `thinned` chooses them; the network is not needed."""
+        steps = thinned(tuple(inverted.step for inverted in self.steps), count)
+        of = {inverted.step.t: inverted for inverted in self.steps}
+        kept = [of[step.t] for step in steps]
+        ends = [*(inverted.x_t for inverted in kept[1:]), x_0]
+        return replace(
+            self,
+            steps=tuple(
+                replace(inverted, step=step, residual=end - step.mean(inverted.x_t, inverted.prediction))
+                for step, inverted, end in zip(steps, kept, ends, strict=True)
+            ),
+        )
 
 
 @torch.inference_mode()
@@ -202,8 +217,10 @@ def invert(
         return [
             (
                 InvertedStep(
-                    ascending[i],
-                    ends[i] - ascending[i].mean(noisy[i], predictions[row : row + 1]),
+                    step := ascending[i],
+                    noisy[i],
+                    prediction := predictions[row : row + 1],
+                    ends[i] - step.mean(noisy[i], prediction),
                     {name: outputs[name][row : row + 1] for name in recorded},
                 ),
                 outputs[feature][row : row + 1],
@@ -212,4 +229,4 @@ def invert(
         ]
 
     done, queries = zip(*(yield from in_batches(torch.arange(len(steps)), rows, inverted)), strict=True)
-    return Inversion(noisy[-1], done[::-1], queries[0])
+    return Inversion(done[::-1], queries[0])

@@ -33,7 +33,7 @@ def replay(
     U-Net call.
     """
     rows = len(offsets)
-    x_t = inversion.x_start
+    x_t = inversion.steps[0].x_t
     for inverted in inversion.steps:
         first = inverted is inversion.steps[0]
         if not (first and layers.differing):

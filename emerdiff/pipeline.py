@@ -23,9 +23,9 @@ from .layers import find_layers, native_latent_side
 from .masks import response
 from .modulation import replay
 from .picture import SIDE_MULTIPLE, Picture
-from .progress import INVERTING, PAINTING, READING, Done, Progress, counted, filled, of_stage
+from .progress import INVERTING, PAINTING, READING, Done, Progress, counted, filled, of_stage, part
 from .prompt import Encoder, Prompt, encode_empty
-from .reading import Fitted, Known, Reading, Seen, check_coarse, fit, known, see
+from .reading import Fitted, Known, Reading, Seen, check_coarse, fit, known, known_of_same, see
 from .segmentation import Segmentation
 from .segments import cluster, draw_features
 from .settings import PRESETS, Settings
@@ -141,8 +141,11 @@ class EmerDiffPipeline(DiffusionPipeline):
         seen = self._see(image, settings)
         if coarse_labels is not None:
             check_coarse(coarse_labels, seen)
-        reading = yield from counted(self._read(seen, Known(), rows_per_batch), seen.rows)
-        return (yield from self.segment(reading, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch))
+        read = Known().rows_to_read(seen)
+        total = read + seen.rows_to_segment
+        reading = yield from part(counted(self._read(seen, Known(), rows_per_batch), read), total)
+        segmenting = self.segment(reading, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
+        return (yield from part(segmenting, total, read))
 
     def read(
         self,
@@ -152,24 +155,23 @@ class EmerDiffPipeline(DiffusionPipeline):
         previous: Reading | None = None,
         rows_per_batch: int | None = None,
     ) -> Generator[Progress, None, Reading]:
-        """The first half of a run: yields its progress, and returns what `segment` and `probe` need.
+        """The first half of a run: yields its own progress, and returns what `segment` and `probe` need.
 
         What is still valid of a `previous` reading is not computed again. That is all of it if only the number of
         segments, the strength, the smoothing, `modulation_layer`, `two_sided` or `magnified_decoding` has changed.
         """
         seen = self._see(image, settings)
         held = known(previous, seen)
-        done = len(seen.steps) if held.inversion else 0
-        return (yield from counted(self._read(seen, held, rows_per_batch), seen.rows, done))
+        return (yield from counted(self._read(seen, held, rows_per_batch), held.rows_to_read(seen)))
 
     def segment(
         self, reading: Reading, *, coarse_labels: np.ndarray | None = None, rows_per_batch: int | None = None
     ) -> Generator[Progress, None, Segmentation]:
-        """The second half of a run, in which the network is perturbed segment by segment; yields its progress."""
+        """The second half of a run, in which the network is perturbed segment by segment; yields its own progress."""
         if coarse_labels is not None:
             check_coarse(coarse_labels, reading)
         run = self._segment(reading, coarse_labels, rows_per_batch)
-        result = yield from counted(run, reading.rows, reading.rows_to_read)
+        result = yield from counted(run, reading.rows_to_segment)
         self.maybe_free_model_hooks()
         return result
 
@@ -229,9 +231,14 @@ class EmerDiffPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return (torch.stack(painted).permute(0, 2, 3, 1).numpy() + 1) * 127.5
 
-    def rows(self, settings: Settings) -> int:
-        """U-Net rows of a run."""
-        return self._fit(settings).rows
+    def rows(self, settings: Settings, *, previous: Reading | None = None) -> tuple[int, int]:
+        """U-Net rows of a run: to read the picture, and to segment it.
+
+        What is still valid of a `previous` reading of the same picture is not read again.
+        """
+        fitted = self._fit(settings)
+        held = known_of_same(previous, fitted) if previous else Known()
+        return held.rows_to_read(fitted), fitted.rows_to_segment
 
     def steps(self, settings: Settings) -> tuple[Step, ...]:
         """The steps of the sampling grid that a run takes, from t_m down."""

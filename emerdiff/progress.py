@@ -42,8 +42,16 @@ def of_stage(stage: str, run: Generator[int, None, object]) -> Generator[Done, N
     return results.value
 
 
-def counted(run: Generator[Done, None, object], total: int, done: int = 0) -> Generator[Progress, None, object]:
-    """Yields the progress of `run`, which begins with `done` rows of the `total`; returns its result."""
+def part(run: Generator[Progress, None, object], total: int, done: int = 0) -> Generator[Progress, None, object]:
+    """Yields the progress of `run` as that of a whole of `total` rows, of which `done` came before it."""
+    for progress in (results := Results(run)):
+        yield replace(progress, done=done + progress.done, total=total)
+    return results.value
+
+
+def counted(run: Generator[Done, None, object], total: int) -> Generator[Progress, None, object]:
+    """Yields the progress of `run`, which computes `total` rows; returns its result."""
+    done = 0
     for just in (results := Results(run)):
         done += just.rows
         yield Progress(just.stage, done, total, just.sketch)

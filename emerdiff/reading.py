@@ -1,6 +1,7 @@
 """A picture as the network gets it, and as the network has read it."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,7 @@ OF_INVERSION = (  # settings that determine the inversion and what it records
     "replay_steps",
     "attention_injection",
 )
+OF_SEEN = ("image_area", "keep_aspect")  # settings that determine the picture as the network sees it
 OF_FEATURES = ("seed", "feature_layer", "feature_timestep", "feature_draws")
 
 
@@ -43,15 +45,10 @@ class Fitted:
         return self.settings.feature_timestep == self.steps[-1].t
 
     @property
-    def rows_to_read(self) -> int:
-        """U-Net rows for all that no segment changes."""
-        return len(self.steps) + self.settings.feature_draws - self.inverts_a_draw
-
-    @property
-    def rows(self) -> int:
-        """U-Net rows of a run."""
+    def rows_to_segment(self) -> int:
+        """U-Net rows in which segments are perturbed."""
         sides = 2 if self.settings.two_sided else 1
-        return self.rows_to_read + sides * self.settings.num_segments * len(self.steps)
+        return sides * self.settings.num_segments * len(self.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +81,22 @@ class Reading(Seen):
         recorded = (tensor for inverted in self.inversion.steps for tensor in inverted.recorded.values())
         return sum(tensor.nbytes for tensor in recorded)
 
+    def changed(self, **changes) -> "Reading":
+        """The reading for other settings, as far as they need nothing that the network would have to compute.
+
+        These are fewer `replay_steps`, and all that neither the inversion nor the features depend on. Raises
+        `ValueError` for others.
+        """
+        settings, most = replace(self.settings, **changes), len(self.steps)
+        fixed = {*OF_SEEN, *OF_INVERSION, *OF_FEATURES} - {"replay_steps"}
+        if others := sorted(fixed & {name for name in changes if not _agree(self.settings, settings, [name])}):
+            raise ValueError(f"the picture must be read again for another {others[0]}")
+        if (count := settings.replay_steps or most) > most:
+            raise ValueError(f"replay_steps must be at most {most}, those that were read, not {count}")
+        inversion = self.inversion.thinned(count, self.x_0)
+        steps = tuple(inverted.step for inverted in inversion.steps)
+        return replace(self, settings=replace(settings, replay_steps=len(steps)), steps=steps, inversion=inversion)
+
     def blank(self, coarse_labels: np.ndarray, model: str) -> Segmentation:
         """The segmentation with its coarse labels (h, w), before any response is known."""
         k, image = self.settings.num_segments, np.asarray(self.picture)
@@ -108,20 +121,30 @@ class Known:
     inversion: Inversion | None = None
     features: np.ndarray | None = None
 
+    def rows_to_read(self, fitted: Fitted) -> int:
+        """U-Net rows for all that no segment changes and that is not known."""
+        inverted = 0 if self.inversion else len(fitted.steps)
+        return inverted + (0 if self.features is not None else fitted.settings.feature_draws - fitted.inverts_a_draw)
+
 
 def known(previous: Reading | None, seen: Seen) -> Known:
     """What is valid of the `previous` reading for a picture and settings."""
-    if previous is None or previous.picture != seen.picture:
+    return Known() if previous is None or previous.picture != seen.picture else known_of_same(previous, seen)
+
+
+def known_of_same(previous: Reading, fitted: Fitted) -> Known:
+    """What is valid of the `previous` reading for the same picture with other settings."""
+    if not _agree(previous.settings, fitted.settings, OF_SEEN):
         return Known()
-
-    def holds(names: tuple[str, ...]) -> bool:
-        return all(getattr(seen.settings, name) == getattr(previous.settings, name) for name in names)
-
     return Known(
         previous.x_0,
-        previous.inversion if holds(OF_INVERSION) else None,
-        previous.features if holds(OF_FEATURES) else None,
+        previous.inversion if _agree(previous.settings, fitted.settings, OF_INVERSION) else None,
+        previous.features if _agree(previous.settings, fitted.settings, OF_FEATURES) else None,
     )
+
+
+def _agree(ones: Settings, others: Settings, names: Collection[str]) -> bool:
+    return all(getattr(ones, name) == getattr(others, name) for name in names)
 
 
 def fit(settings: Settings, scheduler: SchedulerMixin, layers: Layers, native_side: int) -> Fitted:

@@ -72,7 +72,11 @@ class Segmentation:
 
     def labels_at(self, size: tuple[int, int]) -> np.ndarray:
         """Labels (height, width) int32 at any `size` (width, height), from resized difference maps."""
-        return label_at(self.differences, size)
+        labels = label_at(self.differences, size)
+        if self.known is None:
+            return labels
+        naive = self.naive_labels_at(size)
+        return np.where(self.known[naive], labels, naive)
 
     def naive_labels_at(self, size: tuple[int, int]) -> np.ndarray:
         """Naive labels (height, width) int32 at any `size` (width, height), from the coarse labels."""

@@ -1,9 +1,11 @@
-"""Draws the example scenes, segments them, and stores what the page shows of them: `python examples/make.py`.
+"""Draws the example scenes, segments them and some photographs, and stores what the page shows of them at once:
+`python examples/make.py`.
 
-As on the page, a run finds many segments of each scene, which are then merged into fewer. A scene has the picture
-NAME.jpg, the classes NAME_truth.png, and the segments NAME_labels.png, NAME_naive.png and NAME_coarse.png; the PNGs are
-indexed. examples.json holds settings and segments. figure.png is drawn for the README. Run it again whenever the
-weights, the scenes or the method change.
+As on the page, a run finds many segments, which are then merged into fewer. A scene has the picture NAME.jpg and the
+classes NAME_truth.png; photographs stay in the packages that carry them. Of either there are the segments
+NAME_labels.png, NAME_naive.png and NAME_coarse.png, which are indexed, and in NAME_change.png how much each pixel
+changes with one of them. examples.json holds the rest. figure.png is drawn for the README. Run it again whenever the
+weights, the scenes, the photographs or the method change.
 """
 
 import json
@@ -24,52 +26,68 @@ sys.path.insert(0, str(HERE.parent))  # run from a clone, not installed
 import emerdiff
 from emerdiff.drawing import indexed_png, overlay, palette
 from emerdiff.miniature.scenes import CLASSES, draw_scene
+from emerdiff.picture import open_picture
+from explorer.examples import digest, photographed
+from explorer.pictures import LEVELS, interesting
+from explorer.runs import shown
 from explorer.session import FINE
 
-SIDE = 512  # pixels of the stored pictures
-SCENES = (  # name, title, kind of scene, seed, k
-    ("house", "House", "house", 2, 10),
-    ("shore", "Shore", "shore", 4, 8),
-    ("tree", "Tree", "tree", 3, 8),
-    ("street", "Street", "street", 10, 14),
-    ("animal", "Cow", "animal", 7, 10),
-    ("car", "Car", "car", 2, 12),
-    ("room", "Room", "room", 10, 12),
-    ("mountains", "Mountains", "mountains", 2, 12),
+SIDE = 512  # pixels of the drawn scenes
+SCENES = (  # name, title, kind of scene, seed, k; the page opens with the first
+    ("boat", "Boat", "boat", 9, 5),
+    ("house", "House", "house", 2, 6),
+    ("room", "Room", "room", 10, 8),
+    ("tree", "Tree", "tree", 3, 6),
+    ("animal", "Cow", "animal", 7, 5),
+    ("car", "Car", "car", 2, 5),
+    ("shore", "Shore", "shore", 4, 4),
+    ("street", "Street", "street", 10, 8),
+)
+GRADIO = "from gradio, Apache 2.0"
+PHOTOGRAPHS = (  # name, title, package, its file, whose it is, k
+    ("cheetah", "Cheetah", "gradio", "media_assets/images/cheetah.jpg", GRADIO, 4),
+    ("lion", "Lion", "gradio", "media_assets/images/lion.jpg", GRADIO, 5),
+    ("tower", "Tower", "gradio", "media_assets/images/tower.jpg", GRADIO, 5),
+    ("china", "Palace", "sklearn", "datasets/images/china.jpg", "danielbuechele, CC BY 2.0, from scikit-learn", 4),
+    ("flower", "Flower", "sklearn", "datasets/images/flower.jpg", "vultilion, CC BY 2.0, from scikit-learn", 4),
 )
 
 
 def main() -> None:
     pipe = emerdiff.load("miniature", dtype=torch.float32)  # the same on any processor
-    entries, rows = [], []
+    entries, figures = [], []
     for name, title, kind, seed, k in SCENES:
-        scene = draw_scene(seed, SIDE, kind)
-        Image.fromarray(scene.image).save(HERE / f"{name}.jpg", quality=90)
-        result = emerdiff.recut(pipe(HERE / f"{name}.jpg", pipe.settings(num_segments=FINE)), k)
-        naive = result.naive_labels_at((SIDE, SIDE))
-        labels = result.labels_at_original_size
-        for what, values, count in (
-            ("truth", scene.labels, len(CLASSES)),
-            ("labels", labels, k),
-            ("naive", naive, k),
-            ("coarse", result.coarse_labels, k),
-        ):
-            indexed_png(values, palette(count)).save(HERE / f"{name}_{what}.png", optimize=True)
-        entries.append(
-            {
-                "name": name,
-                "title": title,
-                "seed": seed,
-                "kind": kind,
-                "caption": scene.caption,
-                "k": k,
-                "summary": result.summary(),
-            }
-        )
-        rows.append((scene.image, naive, labels, k))
-        print(f"{name}: {result.changed:.0%} of the pixels differ from naive upsampling")
+        scene, picture = draw_scene(seed, SIDE, kind), HERE / f"{name}.jpg"
+        Image.fromarray(scene.image).save(picture, quality=90)
+        indexed_png(scene.labels, palette(len(CLASSES))).save(HERE / f"{name}_truth.png", optimize=True)
+        result, stored = segmented(pipe, picture, name, k)
+        drawn = {"kind": kind, "seed": seed, "caption": scene.caption}
+        entries.append({"name": name, "title": title, **drawn, **stored})
+        figures.append((scene.image, result.naive_labels_at((SIDE, SIDE)), result.labels_at_original_size, k))
+    for name, title, package, file, credit, k in PHOTOGRAPHS:
+        if (picture := photographed(package, file)) is None:
+            raise FileNotFoundError(f"{package} has no {file}: install requirements.txt")
+        _, stored = segmented(pipe, picture, name, k)
+        photograph = {"photograph": {"package": package, "file": file}, "credit": credit}
+        entries.append({"name": name, "title": title, **photograph, **stored})
     (HERE / "examples.json").write_text(json.dumps(entries, indent=1) + "\n")
-    figure(rows[:4])
+    figure(figures[:4])
+
+
+def segmented(pipe: emerdiff.EmerDiffPipeline, picture: Path, name: str, k: int) -> tuple[emerdiff.Segmentation, dict]:
+    """The picture in k segments, and what is stored of it; the PNGs are written."""
+    result = emerdiff.recut(pipe(picture, pipe.settings(num_segments=FINE)), k)
+    width, height = shown(open_picture(picture)).size
+    labels, naive = result.labels_at((width, height)), result.naive_labels_at((width, height))
+    for what, values in (("labels", labels), ("naive", naive), ("coarse", result.coarse_labels)):
+        indexed_png(values, palette(k)).save(HERE / f"{name}_{what}.png", optimize=True)
+    segment = interesting(result)
+    change = LEVELS * result.differences[segment]  # (H, W)
+    grey = Image.fromarray((255 * change / change.max()).round().astype(np.uint8))
+    grey.save(HERE / f"{name}_change.png", optimize=True)
+    print(f"{name}: {result.changed:.0%} of the pixels differ from naive upsampling")
+    stored = {"segment": segment, "most": round(float(change.max()), 2), "summary": result.summary()}
+    return result, {"sha256": digest(picture), "k": k, **stored}
 
 
 def figure(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> None:

@@ -23,9 +23,9 @@ def build(page: Page) -> None:
     file = gr.File(visible=False)
     endpoint = gr.Button(visible=False)
     network = {name: NETWORK[name] for name in ("concurrency_limit", "concurrency_id")}
-    image, model, preset, *values = page.inputs
+    image, model, preset, *values, side = page.inputs
     named = {name: page.inputs[name] for name in (image, model)} | {"num_segments": page.k}
-    named |= {name: page.inputs[name] for name in (*values, preset)}
+    named |= {name: page.inputs[name] for name in (*values, preset, side)}
     kept = {"session": page.session}
 
     endpoint.click(
@@ -49,7 +49,16 @@ def build(page: Page) -> None:
 
 
 def segment(
-    image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
+    image,
+    model,
+    num_segments,
+    modulation_timestep,
+    strength,
+    feature_timestep,
+    smoothing,
+    seed,
+    preset="exact",
+    side=256,
 ):
     """Segment a picture with EmerDiff.
 
@@ -65,6 +74,7 @@ def segment(
         "feature_timestep": feature_timestep,
         "smoothing": smoothing,
         "seed": seed,
+        "side": side,
     }
     check(image, model, preset, values)
 
@@ -76,14 +86,23 @@ def segment(
 
 
 def segment_once(
-    image, model, num_segments, modulation_timestep, strength, feature_timestep, smoothing, seed, preset="exact"
+    image,
+    model,
+    num_segments,
+    modulation_timestep,
+    strength,
+    feature_timestep,
+    smoothing,
+    seed,
+    preset="exact",
+    side=256,
 ):
     """Segment a picture with EmerDiff and keep nothing: as `/segment`, for callers without a session.
 
     MCP clients have none: gradio 6.31 cannot return a result together with a state to them.
     """
     values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
-    for labels, summary, _ in segment(image, model, num_segments, *values, preset):
+    for labels, summary, _ in segment(image, model, num_segments, *values, preset, side):
         yield labels, summary
 
 

@@ -6,13 +6,34 @@ picture. So a run returns a finding, and a short event applies that to the prese
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import sqrt
 from threading import Event
 
 import emerdiff
 
+from .pictures import Layers, sketched
 from .session import Edits, Found, Gone, MadeOf, Session, needed
 
-VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed")  # settings that the page has
+VALUES = ("modulation_timestep", "strength", "feature_timestep", "smoothing", "seed", "side")
+"""Settings that the page has; `side` is that of the picture as the network sees it, about, in pixels."""
+
+
+def values_of(settings: emerdiff.Settings) -> dict[str, object]:
+    """The `VALUES` of settings whose `image_area` is known."""
+    return {name: getattr(settings, name) for name in VALUES[:-1]} | {"side": round(sqrt(settings.image_area))}
+
+
+@dataclass(eq=False)
+class SoFar:
+    """What a run that goes on has found so far, and the number of segments that its visitor wants to see."""
+
+    k: int = 2
+    plain: Layers | None = None
+    """The picture alone."""
+    sketch: emerdiff.Segmentation | None = None
+
+    def layers(self) -> Layers | None:
+        return self.sketch and sketched(self.sketch, self.plain, self.k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +49,26 @@ class Asked:
     """Of `VALUES`."""
     example: int | None = None
     """Its index, where an example's own result is asked for."""
+    first_in: int | None = None
+    """Whether a rough pass comes first, and in how many segments."""
     then_exactly: bool = False
     """Whether k, too, is to be a run of its own afterwards."""
     edits: Edits = Edits()
     """What the visitor's link says that was done to the segments."""
     begun: Event = field(default_factory=Event)
     """Set when its run begins."""
+    ended: Event = field(default_factory=Event)
+    """Set when its run has ended, in whatever way."""
+    stopped: Event = field(default_factory=Event)
+    """Set when its visitor has seen enough: a run that goes on then ends with what it has found so far."""
     dropped: Event = field(default_factory=Event)
-    """Set when its visitor asks for something else: a run that goes on then stops."""
+    """Set when its visitor asks for something else: a run that goes on then ends without a word."""
+    so_far: SoFar = field(default_factory=SoFar)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its run has not begun, and is to begin."""
+        return not any(event.is_set() for event in (self.begun, self.stopped, self.dropped))
 
     def instead_of(self, last: "Asked | None") -> "Asked":
         """This one, and nobody waits for the `last` any longer."""
@@ -50,6 +83,8 @@ class Finding:
 
     asked: Asked
     found: Found
+    is_whole: bool = True
+    """Rather than what there was when the run was stopped."""
 
 
 @dataclass(frozen=True, eq=False)

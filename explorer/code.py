@@ -19,8 +19,8 @@ zip_file = client.predict(api_name="/export")
 
 def build(page: Page) -> None:
     with gr.Tab("Code"):
-        python = gr.Code(language="python", label="What is shown, in Python", interactive=False)
-        gr.Code(CLIENT, language="python", label="This page as a service", interactive=False)
+        python = gr.Code(language="python", label="What is shown, in Python", interactive=False, wrap_lines=True)
+        gr.Code(CLIENT, language="python", label="This page as a service", interactive=False, wrap_lines=True)
     page.session.change(code, page.session, python, **LIGHT)
 
 
@@ -30,7 +30,8 @@ def code(session: Session | Gone | None) -> str:
         return ""
     made_of, settings = session.made_of, session.made_of.settings
     own = runs.defaults(runs.label_of(made_of.model))
-    changed = {n: getattr(settings, n) for n in VALUES if getattr(settings, n) != getattr(own, n)}
+    names = (*VALUES[:-1], "image_area")
+    changed = {n: getattr(settings, n) for n in names if getattr(settings, n) != getattr(own, n)}
     words = "".join(f", {n}={value!r}" for n, value in changed.items())
     preset = "" if made_of.preset == "exact" else f", preset={made_of.preset!r}"
     segments = session.k if session.is_exact else settings.num_segments

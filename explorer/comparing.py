@@ -7,26 +7,36 @@ from .page import LIGHT, Page
 from .session import has_result
 
 IN_BROWSER = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+HAS = """(view) => [view === 'confidence', ['slider', 'side by side', 'masks'].includes(view)].map(
+  (visible) => ({__type__: 'update', visible}))"""
+"""JavaScript: whether a view has a colour bar, and whether its segments can be seen through and outlined."""
 
 
 def build(page: Page) -> None:
-    page.words.render()
     page.viewer.render()
     page.view.render()
-    with gr.Row():
+    bar = gr.HTML(pictures.colour_bar(100, "per cent sure"), visible=False)
+    with gr.Row() as look_of_segments:
         page.opacity.render()
         page.outlines.render()
 
-    def cut(session, k, **shown):
-        """k has moved."""
+    def cut(asked, session, k, **shown):
+        """k has moved. Of a run that goes on, what it has found so far follows."""
+        if asked:
+            asked.so_far.k = k
+            if sketch := asked.so_far.layers():
+                return {page.viewer: pictures.view_of(sketch, shown["view"])}
         return page.show(session.cut(k), **shown) if has_result(session) else gr.skip()
 
-    def redraw(session, view):
+    def redraw(asked, session, view):
+        if asked and (sketch := asked.so_far.layers()):
+            return pictures.view_of(sketch, view)
         return pictures.view_of(pictures.layers(session), view) if has_result(session) else gr.skip()
 
-    session, latest = {"session": page.session}, {"trigger_mode": "always_last", **LIGHT}
+    session, latest = {"asked": page.asked, "session": page.session}, {"trigger_mode": "always_last", **LIGHT}
     page.k.input(cut, None, page.shows, inputs_kwargs={**session, "k": page.k, **page.shown}, **latest)
     page.view.input(redraw, None, page.viewer, inputs_kwargs=session | {"view": page.view}, **latest)
+    page.view.change(None, page.view, [bar, look_of_segments], js=HAS, **IN_BROWSER)
     look = [page.opacity, page.outlines]
     gr.on([part.change for part in look], None, look, None, js=viewer.LOOK, **IN_BROWSER)
     page.chosen.change(None, page.chosen, None, js=viewer.CHOOSE, **IN_BROWSER)

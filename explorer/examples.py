@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from weakref import WeakValueDictionary
 from zipfile import BadZipFile
@@ -29,13 +29,12 @@ from emerdiff.miniature import WEIGHTS
 from emerdiff.picture import open_picture
 
 from .folders import ROOT
-from .pictures import Layers, unnamed
-from .runs import calibrate, defaults, find, label_of, shown
+from .pictures import Layers, rows, unnamed
+from .runs import calibrate, find, label_of, shown
 from .session import FINE, Found, Session
 
 FOLDER = Path(__file__).parents[1] / "examples"
 CACHE = ROOT / "examples"
-PHOTOGRAPHS = (("china", "Palace", 12), ("flower", "Flower", 8))  # name, title, k: they come with scikit-learn
 
 ARRAYS = ("image", "coarse_labels", "features", "responses")  # of a result: what the others follow from
 
@@ -51,32 +50,46 @@ class Example:
     title: str
     picture: Path
     k: int
+    summary: dict
+    """Of the stored result."""
+    segment: int
+    """The one of which it is stored what changes with it."""
+    most: float
+    """The largest change with it, in levels of 255."""
     truth: Path | None = None
-    """Its classes, an indexed PNG."""
-    summary: dict | None = None
-    """Of the stored result, if there is one."""
+    """Its classes, an indexed PNG; photographs have none."""
+    credit: str = ""
+    """Whose photograph it is."""
 
     @property
     def settings(self) -> emerdiff.Settings:
-        return emerdiff.Settings(**self.summary["settings"]) if self.summary else defaults(label_of(MINIATURE))
+        return emerdiff.Settings(**self.summary["settings"])
 
 
 @lru_cache(maxsize=1)
 def examples() -> tuple[Example, ...]:
-    """Drawn scenes, see examples/make.py, and two photographs."""
-    drawn = [
-        Example(
-            entry["name"],
-            entry["title"],
-            FOLDER / f"{entry['name']}.jpg",
-            entry["k"],
-            FOLDER / f"{entry['name']}_truth.png",
-            entry["summary"],
-        )
-        for entry in json.loads((FOLDER / "examples.json").read_text())
-    ]
-    folder = Path(str(files("sklearn.datasets.images")))
-    return (*drawn, *(Example(name, title, folder / f"{name}.jpg", k) for name, title, k in PHOTOGRAPHS))
+    """What examples/make.py has made: drawn scenes, and those photographs that are there."""
+    found = []
+    for entry in json.loads((FOLDER / "examples.json").read_text()):
+        name = entry["name"]
+        photograph = entry.get("photograph")
+        picture = photographed(**photograph) if photograph else FOLDER / f"{name}.jpg"
+        if picture and digest(picture) == entry["sha256"]:  # otherwise the stored result is of another picture
+            truth = None if photograph else FOLDER / f"{name}_truth.png"
+            own = {key: entry[key] for key in ("name", "title", "k", "summary", "segment", "most")}
+            found.append(Example(picture=picture, truth=truth, credit=entry.get("credit", ""), **own))
+    return tuple(found)
+
+
+def photographed(package: str, file: str) -> Path | None:
+    """A photograph that an installed package carries; None where it does not."""
+    spec = find_spec(package)
+    picture = Path(spec.origin).parent / file if spec and spec.origin else None
+    return picture if picture and picture.is_file() else None
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -174,8 +187,22 @@ def _read(file: Path) -> emerdiff.Segmentation | None:
 
 def stored(example: Example) -> Layers:
     """What the page opens with: the result that lies beside the example's picture, at the size that is shown."""
-    parts = (np.asarray(Image.open(FOLDER / f"{example.name}_{what}.png")) for what in ("labels", "naive", "coarse"))
+    parts = (_lying(example, what) for what in ("labels", "naive", "coarse"))
     return Layers(example.name, shown(open_picture(example.picture)), *parts, unnamed(example.k))
+
+
+def table(example: Example) -> list[list]:
+    """The rows of the stored result."""
+    return rows(example.summary, unnamed(example.k), range(example.k))
+
+
+def change(example: Example) -> np.ndarray:
+    """(H, W) >= 0, levels of 255, of the picture as the network saw it: what changes with `example.segment`."""
+    return _lying(example, "change") * np.float32(example.most / 255)
+
+
+def _lying(example: Example, what: str) -> np.ndarray:
+    return np.asarray(Image.open(FOLDER / f"{example.name}_{what}.png"))
 
 
 def warm() -> None:

@@ -4,7 +4,6 @@ Its work is done by generators, so that it stops when its event is cancelled. Wh
 what was asked for and what has been read; what comes back are `Progress` and a finding.
 """
 
-import html
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -22,14 +21,20 @@ from emerdiff.batches import Results
 from . import runs, spaces
 from .asking import Asked
 from .pictures import duration
+from .runs import Plan
 from .session import Found, Gone, MadeOf, Session
+from .waiting import said
 
 LONGEST_RUN = 900 if os.environ.get("SPACE_ID") else None  # seconds, on a Space; no limit elsewhere
 ALIVE = 10  # seconds since it last said something: a run that a closed page has left may never end
+WAITS = 90  # the same of a page whose run has not begun: in a tab that is hidden, browsers let it speak once a minute
+CAUTION = 0.15  # share of a run for which what is known beforehand counts as much as what is seen of it
+SEEN = 3  # seconds of a run of which nothing was known beforehand, until it tells how much is left
 
 T = TypeVar("T")
 
 _heard: dict[object, float] = {}  # when each run was last heard of
+_waiting: dict[Asked, float] = {}  # when each that was asked for and has not begun was last heard of, in their order
 
 
 @contextmanager
@@ -91,16 +96,21 @@ def on_gpu(seconds: Callable[..., int]) -> Callable:
 
 
 def watched(
-    work: Generator[Progress, None, T], tell: Callable[[str, Progress], dict]
+    work: Generator[Progress | Plan, None, T], tell: Callable[[dict, Progress], dict]
 ) -> Generator[dict, None, T]:
-    """What `tell(status, progress)` makes of the progress of `work`; returns what that found."""
-    run, first, began = object(), None, 0.0
+    """What `tell(said, progress)` makes of the progress of `work`; returns what that found.
+
+    `said` is for the status line. How much is left goes by the `Plan` that the work may yield, and by what is seen.
+    """
+    run, plan, began = object(), None, time.monotonic()
     try:
         with closing(work):
             for progress in (results := Results(work)):
                 now = _heard[run] = time.monotonic()
-                first, began = (first, began) if first else (progress, now)
-                yield tell(status(progress, first.done, now - began), progress)
+                if isinstance(progress, Plan):
+                    plan, began = progress, now
+                else:
+                    yield tell(status(progress, plan, now - began), progress)
     finally:
         _heard.pop(run, None)
     return results.value
@@ -108,53 +118,88 @@ def watched(
 
 def busy() -> bool:
     """Whether the network works for anyone."""
-    return any(time.monotonic() - heard < ALIVE for heard in [*_heard.values()])
+    return bool(_still(_heard, ALIVE))
 
 
-def status(progress: Progress, first: int = 0, seconds: float = 0) -> str:
-    """How far a run is, as HTML; `seconds` ago it had done the `first` rows."""
-    stage = html.escape(progress.stage[:1].upper() + progress.stage[1:])
-    if progress.done - first < 3:
-        return f"<span role='status'>{stage} …</span><progress></progress>"
-    left = seconds * (progress.total - progress.done) / (progress.done - first)
-    text = f"{stage}: {progress.done / progress.total:.0%}, about {duration(left)} left"
-    return f"<span role='status'>{text}</span><progress value='{progress.done}' max='{progress.total}'></progress>"
+def ahead(asked: Asked) -> int:
+    """How many runs come before this one, which waits and is heard of with this call."""
+    _waiting[asked] = time.monotonic()
+    waiting = [other for other in _still(_waiting, WAITS) if other.waits]
+    for other in _waiting.keys() - set(waiting):
+        _waiting.pop(other, None)
+    return busy() + (waiting.index(asked) if asked in waiting else 0)
+
+
+def _still(heard: Mapping[T, float], seconds: float) -> list[T]:
+    return [one for one, last in [*heard.items()] if time.monotonic() - last < seconds]
+
+
+def status(progress: Progress, plan: Plan | None = None, seconds: float = 0) -> dict:
+    """For the status line: how far a run is that has taken `seconds` so far."""
+    stage = progress.stage[:1].upper() + progress.stage[1:]
+    if plan is None or not progress.total or (left := left_of(plan, progress.done, seconds)) is None:
+        return said(f"{stage} …")
+    done = plan.due(progress.done) / max(plan.due(plan.rows), 1e-9)
+    quarters = int(4 * done) * 25
+    return said(f"{stage}: {done:.0%}, about {duration(left)} left", done, told=f"{stage}: {quarters}%")
+
+
+def left_of(plan: Plan, done: int, seconds: float) -> float | None:
+    """About the seconds that are left of a run whose first `done` rows took `seconds`; None where nobody can know."""
+    due, whole = plan.due(done), plan.due(plan.rows)
+    if plan.is_known:
+        caution = CAUTION * whole
+        return (whole - due) * (seconds + caution) / max(due + caution, 1e-9)
+    return (whole - due) * seconds / due if due and seconds >= SEEN else None
 
 
 def seconds_of(model: str, preset: str, values: Mapping[str, object]) -> int:
     """Of a GPU for a run, as a generous guess: it does about 30 rows a second at Stable Diffusion's size."""
-    rows, _ = runs.estimate(model, preset, values)
-    return int(min(300, 20 + rows / 30))
+    settings = runs.settings_of(model, preset, values)
+    larger = (settings.image_area / runs.native_side(model) ** 2) ** runs.GROWTH
+    return int(min(300, 20 + larger * runs.plan(model, preset, values).rows / 30))
 
 
-def find(asked: Asked, session: Session | Gone | None) -> Generator[Progress, None, Found]:
+def find(asked: Asked, session: Session | Gone | None) -> Generator[Progress | Plan, None, Found]:
     """`runs.find` of what was `asked` for; what the `session` has read of the same picture is not read again."""
     pipe = yield from runs.loaded(asked.model)
-    known = isinstance(session, Session) and session.made_of.model == pipe.name_or_path
-    reading = session.found.reading if known else None
-    return (yield from _find(asked.source, asked.model, asked.preset, asked.values, pipe.name_or_path, reading))
+    reading = read_before(session, asked.source, pipe.name_or_path)
+    run, first_in = (asked.preset, asked.values), asked.first_in
+    yield runs.plan(runs.label_of(pipe.name_or_path), *run, previous=reading, first_in=first_in)
+    return (yield from _find(asked.source, asked.model, *run, pipe.name_or_path, reading, first_in))
 
 
-def recompute(session: Session) -> Generator[Progress, None, Segmentation]:
+def read_before(session: Session | Gone | None, source: str, name: str) -> Reading | None:
+    """What is kept of a picture's reading by the model of that name."""
+    if not isinstance(session, Session) or (session.made_of.source, session.made_of.model) != (source, name):
+        return None
+    return session.found.reading
+
+
+def recompute(session: Session) -> Generator[Progress | Plan, None, Segmentation]:
     """`runs.recompute` of the session at its k."""
     yield from runs.loaded(runs.label_of(session.made_of.model), or_another=False)
-    return (yield from _recompute(session.made_of, session.found.reading, session.k))
+    reading = session.found.reading
+    yield runs.plan_again(session.made_of, reading, num_segments=session.k)
+    return (yield from _recompute(session.made_of, reading, session.k))
 
 
-def paint(session: Session, offsets: np.ndarray) -> Generator[Progress, None, np.ndarray]:
+def paint(session: Session, offsets: np.ndarray) -> Generator[Progress | Plan, None, np.ndarray]:
     """`runs.paint` of the session's picture."""
     yield from runs.loaded(runs.label_of(session.made_of.model), or_another=False)
-    return (yield from _paint(session.made_of, session.found.reading, offsets))
+    reading = session.found.reading
+    yield runs.plan_again(session.made_of, reading, painted=len(offsets))
+    return (yield from _paint(session.made_of, reading, offsets))
 
 
 def _seconds_again(made_of: MadeOf, num_segments: int) -> int:
-    values = {"num_segments": num_segments, "modulation_timestep": made_of.settings.modulation_timestep}
-    return seconds_of(runs.label_of(made_of.model), made_of.preset, values)
+    again = {name: getattr(made_of.settings, name) for name in ("modulation_timestep", "image_area")}
+    return seconds_of(runs.label_of(made_of.model), made_of.preset, again | {"num_segments": num_segments})
 
 
-@on_gpu(lambda _, model, preset, values, *__: seconds_of(model, preset, values))
-def _find(source: str, model: str, preset: str, values: Mapping, name: str, previous: Reading | None):
-    return runs.find(source, model, preset, values, name=name, previous=previous)
+@on_gpu(lambda source, model, preset, values, *_: seconds_of(model, preset, values))
+def _find(source, model, preset, values, name: str, previous: Reading | None, first_in: int | None):
+    return runs.find(source, model, preset, values, name=name, previous=previous, first_in=first_in)
 
 
 @on_gpu(lambda made_of, _, num_segments: _seconds_again(made_of, num_segments))

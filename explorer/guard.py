@@ -100,12 +100,8 @@ def check(component: gr.components.Component, value: object) -> None:
     """`gr.Error` for a value that `component` cannot have; None is the handler's to judge but where a number is due."""
     name, said = component.label, "not empty" if value is None else f"not {value!r:.60}"
     match component:
-        case gr.Image() | gr.File():
+        case gr.Image() | gr.File() | Strip():
             if value is not None and not _is_uploaded(value):
-                raise gr.Error(NOT_UPLOADED, print_exception=False)
-            return
-        case Strip():
-            if not (value is None or type(value) is int or _is_uploaded(value)):
                 raise gr.Error(NOT_UPLOADED, print_exception=False)
             return
         case gr.Slider() | gr.Number():

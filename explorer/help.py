@@ -7,7 +7,7 @@ from .session import FINE
 
 HELP = f"""
 1. **Coarse map.** The network describes the picture in a grid of 16 × 16 cells; k-means groups these into *k* segments.
-2. **Naive upsampling.** The coarse map, enlarged: what you would get without EmerDiff.
+2. **Coarse guess.** The coarse map, enlarged ("naive upsampling"): what you would get without EmerDiff.
 3. **EmerDiff.** For each segment the network paints the picture twice more, perturbed by + and − the strength inside
    that segment. Each pixel goes to the segment that changes it most.
 
@@ -17,9 +17,13 @@ A segment has the same colour everywhere, and keeps it when *k* changes.
 most similar features and adding up their changes. **Recompute at this k** runs the network for this *k* alone; its
 result is shown whenever *k* has that value.
 
+**Your photo** is segmented roughly first, within seconds, and then better; **Refine exactly** makes it as published.
+
 **Quality.** *Exact* is the published procedure. *Fast* makes 6 denoising steps where *exact* makes 20 with the
 miniature (15 with Stable Diffusion), and *preview* makes 3. Both perturb in one direction only, and *preview* also
 decodes in half precision. Their masks are rougher.
+
+**Detail** is the side, in pixels, at which the network sees the picture. More gives finer outlines and takes longer.
 
 The **miniature** is a small model trained on drawn scenes, so that everything works without a download. It knows little
 about photographs. Stable Diffusion knows more, but needs a GPU.

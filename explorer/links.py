@@ -26,7 +26,7 @@ from emerdiff.settings import PRESETS
 from .examples import examples
 from .folders import KEPT_HOURS, ROOT
 from .pictures import VIEWS
-from .runs import MODELS
+from .runs import MODELS, SIDES
 from .session import FINE, Edits
 
 MOST_KEPT = 200  # pictures
@@ -34,8 +34,9 @@ MOST_KNOWN = 1000  # files of pictures
 FOLDER = ROOT / "linked"
 LONGEST = 2000  # characters of a query: mail, chats and servers take addresses of that length
 LONGEST_VALUE = 100  # characters, of all but edits
+LOOK = ("view", "opacity", "outlines")  # what of a link follows from the page alone, without a session
 
-_keeping = threading.Lock()
+_keeping, _knowing = threading.Lock(), threading.Lock()
 _known: dict[str, str] = {}  # keys of the pictures in files, the file that was used last at the end
 
 
@@ -51,6 +52,8 @@ class Link:
     feature_timestep: int
     smoothing: float
     seed: int
+    side: int = SIDES[0]
+    """At least the model's own is used, as by older links, which have none."""
     preset: str = "exact"
     view: str = VIEWS[0]
     opacity: float = OPACITY
@@ -79,6 +82,7 @@ class Link:
         allowed = {
             "model": MODELS.values(),
             "preset": PRESETS,
+            "side": SIDES,
             "view": VIEWS,
             "example": [None, *(e.name for e in examples())],
         }
@@ -165,10 +169,9 @@ def digest(picture: Image.Image) -> str:
 
 def key_of(source: str) -> str:
     """The key of the picture in a file, which it is known by from now on, for as long as the file is there."""
-    with _keeping:
-        key = _known.pop(source, None)
-    key = key or digest(open_picture(source))
-    with _keeping:
+    key = _known.get(source) or digest(open_picture(source))
+    with _knowing:
+        _known.pop(source, None)
         _known[source] = key
         while len(_known) > MOST_KNOWN:
             del _known[next(iter(_known))]
@@ -212,6 +215,7 @@ def kept(key: str) -> Path:
     with _keeping:
         if _is_kept(key):
             return _file(key)
+    with _knowing:
         files = [source for source, known in _known.items() if known == key and Path(source).exists()]
     if files:
         keep(open_picture(files[-1]))  # without what else a visitor's file tells, such as where a photo was taken

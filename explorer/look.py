@@ -34,6 +34,7 @@ THEME = gr.themes.Soft(font=["ui-sans-serif", "system-ui", "sans-serif"]).set(
     block_label_text_color_dark="*body_text_color",
     # what is filled with the accent bears white text
     slider_color="*primary_600",
+    slider_color_dark="*primary_400",
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
     button_primary_background_fill_hover_dark="*primary_700",

@@ -7,10 +7,10 @@ import gradio as gr
 from emerdiff.loading import MINIATURE
 
 from . import links, pictures, runs, uploads
-from .asking import VALUES, Asked
-from .examples import Example, begun, example_of, examples, stored
-from .page import LIGHT, Page
-from .pictures import VIEWS
+from .asking import VALUES, Asked, values_of
+from .examples import Example, begun, example_of, examples, stored, table
+from .page import LIGHT, Page, stored_evidence
+from .session import Edits, Session
 
 
 def build(page: Page) -> None:
@@ -21,45 +21,44 @@ def build(page: Page) -> None:
         asked, k = of_example(event.index).instead_of(asked), examples()[event.index].k
         return filled(page, asked, k) | opened(page, asked, k, view)
 
-    def restore(asked, request: gr.Request):
+    def restore(asked, view, request: gr.Request):
         """What a link says, or the first example, which the page begins with, where nothing else is asked for yet."""
+        if asked:  # something else was quicker
+            return gr.skip()
         try:
             if link := links.Link.parse(dict(request.query_params)):
-                asked = of_link(link).instead_of(asked)
-                restored = filled(page, asked, link.k) | {page.view: link.view}
-                return restored | opened(page, asked, link.k, link.view)
+                asked, look = of_link(link), {getattr(page, name): getattr(link, name) for name in links.LOOK}
+                return filled(page, asked, link.k) | opened(page, asked, link.k, link.view) | look
         except ValueError as error:
             gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
-        if asked:
-            return gr.skip()
         asked = of_example(0)
-        return {page.asked: asked, **opened(page, asked, examples()[0].k, VIEWS[0])}
+        return {page.asked: asked, **opened(page, asked, examples()[0].k, view)}
 
     outputs = [page.strip, page.asked, page.to_run, page.to_recompute, page.truth, page.k, page.status]
     outputs += [*page.inputs.values(), *page.shows]
-    page.demo.load(restore, None, [*outputs, page.view], inputs_kwargs={"asked": page.asked}, **LIGHT)
-    page.strip.select(
-        choose, None, outputs, inputs_kwargs={"asked": page.asked, "view": page.view}, trigger_mode="multiple", **LIGHT
-    )
+    look = [getattr(page, name) for name in links.LOOK]
+    now = {"asked": page.asked, "view": page.view}
+    page.demo.load(restore, None, [*outputs, *look], inputs_kwargs=now, **LIGHT)
+    page.strip.select(choose, None, outputs, inputs_kwargs=now, trigger_mode="multiple", **LIGHT)
 
 
 def of_example(index: int) -> Asked:
     example = examples()[index]
-    values = {name: getattr(example.settings, name) for name in VALUES}
-    return Asked(str(example.picture), runs.label_of(MINIATURE), "exact", values, example=index)
+    return Asked(
+        str(example.picture), runs.label_of(MINIATURE), "exact", values_of(example.settings), example=index
+    )
 
 
 def of_link(link: links.Link) -> Asked:
     """What a link asks for; `ValueError` where its picture is gone."""
     values = {name: getattr(link, name) for name in VALUES}
-    index = next((i for i, e in enumerate(examples()) if e.name == link.example), None)
-    if index is None:
-        source = uploads.from_link(links.kept(link.picture), link.name)
-        return Asked(str(source), runs.label_of(link.model), link.preset, values, then_exactly=link.full)
-    own = of_example(index)
-    asked = Asked(own.source, runs.label_of(link.model), link.preset, values)
-    same = (asked.model, asked.preset, asked.values) == (own.model, own.preset, own.values)
-    return replace(own if same else asked, then_exactly=link.full)
+    values["side"] = max(link.side, runs.native_side(runs.label_of(link.model)))
+    own = next((of_example(i) for i, e in enumerate(examples()) if e.name == link.example), None)
+    source = own.source if own else str(uploads.from_link(links.kept(link.picture), link.name))
+    asked = Asked(source, runs.label_of(link.model), link.preset, values)
+    if own and (asked.model, asked.preset, asked.values) == (own.model, own.preset, own.values):
+        asked = own
+    return replace(asked, then_exactly=link.full, edits=link.edits)
 
 
 def filled(page: Page, asked: Asked, k: int) -> dict:
@@ -77,17 +76,27 @@ def filled(page: Page, asked: Asked, k: int) -> dict:
 
 
 def opened(page: Page, asked: Asked, k: int, view: str) -> dict:
-    """The result if it is ready; otherwise what is stored of it, and the run begins."""
-    example = None if asked.example is None else examples()[asked.example]
-    if example and (session := begun(example, k)):
-        again = {page.to_recompute: object()} if asked.then_exactly else {}
-        return page.show(session, view) | again
-    return {**page.clear(), **unfinished(page, example, asked.source, view), page.to_run: asked}
+    """The result if it is ready, also from an earlier run; otherwise what is stored of it, and the run begins."""
+    visitors, example = page.demo.visitors, None if asked.example is None else examples()[asked.example]
+    session = begun(example, k) if example else (found := visitors.again(asked)) and Session.of(found, k)
+    if session is None:
+        return {**page.clear(), **unfinished(page, example, asked.source, view), page.to_run: asked}
+    session, then = replace(session, edits=asked.edits) if asked.edits != Edits() else session, {}
+    if asked.then_exactly and (exact := visitors.exact(session)):
+        session = session.recomputed(exact)
+    elif asked.then_exactly:
+        then = {page.to_recompute: object()}
+    return {page.k: session.k, **page.show(session, view), **then}
 
 
 def unfinished(page: Page, example: Example | None, source: str, view: str) -> dict:
-    """Words and pictures of the stored result, at the example's own k; or the picture alone."""
-    if example and example.summary:
-        words = pictures.words(example.summary, example.k)
-        return {page.words: words, page.viewer: pictures.view_of(stored(example), view)}
+    """Words, pictures, evidence and table of the stored result, at the example's own k; or the picture alone."""
+    if example:
+        words, drawn = pictures.words(example.summary, example.k), pictures.view_of(stored(example), view)
+        return {
+            page.words: words,
+            page.viewer: drawn,
+            page.evidence: stored_evidence(example),
+            page.table: table(example),
+        }
     return {page.words: "", **page.unsegmented(source)}

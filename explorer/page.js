@@ -3,6 +3,7 @@
   const mend = () => {
     due = 0;
     each('[aria-label="Empty value"]:not([role])', (box) => box.role = 'img');
+    each('.download-link button', (button) => button.tabIndex = -1);  // the link around it is a Tab stop already
     each('fieldset', (group) => {  // of one name: one Tab stop, and arrow keys go through the choices
       const choices = [...group.querySelectorAll('input[type=radio]')];
       choices.filter((choice) => choice.name !== choices[0].name).forEach((choice) => choice.name = choices[0].name);

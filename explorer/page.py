@@ -19,17 +19,18 @@ from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
 from . import pictures, uploads
-from .examples import Example, examples, stored
+from .examples import Example, change, examples, stored, table
 from .guard import Kept
 from .pictures import VIEWS, Layers
-from .runs import MODELS, label_of, shown
+from .runs import MODELS, SIDES, label_of, native_side, shown
 from .session import FINE, Session
 from .strip import Strip
 from .viewer import Viewer
+from .waiting import FAILED, PRESS_RUN, STOPPED, Waiting
 
-STOPPED = "Stopped."
 LIGHT = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
 NETWORK = LIGHT | {"concurrency_limit": 1, "concurrency_id": "network"}  # one run at a time, for all visitors
+NOW = LIGHT | {"queue": False}
 
 
 class Upload(gr.Image):
@@ -69,8 +70,10 @@ class Page:
 
     demo: gr.Blocks
     session: Kept
+    made_of: gr.State
+    """The `MadeOf` of the session, None without one: it changes with the picture and the run, not with k or edits."""
     asked: gr.State
-    """The `Asked` that the visitor asked for last; None after Stop."""
+    """The `Asked` that the visitor asked for last."""
     to_run: gr.State
     """An `Asked`: when it changes, the run begins."""
     to_recompute: gr.State
@@ -80,24 +83,25 @@ class Page:
     inputs: Mapping[str, Component]
     """Of a run: image, model, preset and `asking.VALUES`."""
     k: gr.Slider
-    status: gr.HTML
+    status: Waiting
     words: gr.Markdown
     view: gr.Radio
     opacity: gr.Slider
     outlines: gr.Checkbox
     viewer: Viewer
+    evidence: gr.HTML
+    """Of the segments that are looked at."""
     table: gr.Dataframe
     chosen: Chosen
     undo: gr.Button
     truth: gr.File
-    stop: gr.Button
     work: list[Dependency] = field(default_factory=list)
     """Events that the network works on, which Stop cancels."""
 
     @property
     def shows(self) -> tuple[Component, ...]:
         """All that `show` and `clear` fill."""
-        return self.session, self.words, self.viewer, self.table, self.chosen, self.undo
+        return self.session, self.made_of, self.words, self.viewer, self.evidence, self.table, self.chosen, self.undo
 
     @property
     def shown(self) -> dict[str, Component]:
@@ -110,8 +114,10 @@ class Page:
         choices = [(session.name(i), i) for i in session.ids]
         return {
             self.session: session,
+            self.made_of: session.made_of,
             self.words: pictures.words(session.segmentation.summary(), session.k, seconds),
             self.viewer: pictures.view_of(pictures.layers(session), view),
+            self.evidence: pictures.evidence_of(session, chosen),
             self.table: pictures.table(session),
             self.chosen: gr.update(choices=choices, value=[i for i in chosen if i in session.ids]),
             self.undo: gr.update(interactive=bool(session.before)),
@@ -119,34 +125,50 @@ class Page:
 
     def clear(self) -> dict:
         """Of what shows a session, all but words and pictures: without one."""
-        nothing = gr.update(choices=[], value=[])
-        return {self.session: None, self.table: [], self.chosen: nothing, self.undo: gr.update(interactive=False)}
+        return {
+            self.session: None,
+            self.made_of: None,
+            self.evidence: "",
+            self.table: [],
+            self.chosen: gr.update(choices=[], value=[]),
+            self.undo: gr.update(interactive=False),
+        }
 
     def unsegmented(self, image: str | Path) -> dict:
         """In the viewer, what is not segmented yet."""
         return {self.viewer: pictures.view_of(alone(image), "picture")}
 
-    def at_work(self, event: Dependency, *, cancelled: bool = True) -> None:
-        """Note an event of the network: its failure clears the status, and Stop cancels it or it stops by itself."""
-        event.failure(lambda: "", None, self.status, queue=False, **LIGHT)
-        if cancelled:
-            self.work.append(event)
+    def at_work(self, event: Dependency) -> None:
+        """Note an event of the network: its failure is said, and Stop cancels it."""
+        event.failure(lambda: FAILED, None, self.status, **NOW)
+        self.work.append(event)
 
     def finish(self) -> None:
         """When all tabs are there: what ends the work for the network."""
 
-        def stop(asked):
-            """A run is not cancelled but stops at its next step: gradio loses what is asked for while it cancels."""
-            if asked:
-                asked.dropped.set()
-            return {self.asked: None, self.status: STOPPED}
+        def stop(asked, session):
+            """A run is not cancelled but ends at its next step: gradio loses what is asked for while it cancels."""
+            if asked and not asked.ended.is_set():
+                asked.stopped.set()
+                if asked.begun.is_set():
+                    return {self.status: "Stopping …"}
+            return {self.status: STOPPED} | ({} if session else {self.words: PRESS_RUN})
 
-        self.stop.click(stop, self.asked, [self.asked, self.status], cancels=self.work, queue=False, **LIGHT)
+        known = [self.asked, self.session]
+        self.status.stop(stop, known, [self.status, self.words], cancels=self.work, **NOW)
 
 
 def alone(image: str | Path) -> Layers:
     """A picture that is not segmented yet."""
     return pictures.alone(safe_stem(Path(image).name), shown(open_picture(image)))
+
+
+def stored_evidence(example: Example) -> str:
+    """Of an example's stored result, as HTML: that of one segment."""
+    layers, number = stored(example), example.segment
+    part, cells = example.summary["segments"][number], layers.coarse_labels == number
+    said = pictures.told(layers.legend.names[number], part["share"], cells.sum(), part["mean_confidence"])
+    return pictures.evidence(layers.shown, cells, change(example), f"{said} {pictures.ANOTHER}")
 
 
 def new_page(demo: gr.Blocks, first: Example) -> Page:
@@ -155,16 +177,11 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
     return Page(
         demo,
         session=Kept(None),
+        made_of=gr.State(),
         asked=gr.State(),
         to_run=gr.State(),
         to_recompute=gr.State(),
-        strip=Strip(
-            [example.title for example in examples()],
-            [example.picture for example in examples()],
-            examples().index(first),
-            elem_id="strip",
-            render=False,
-        ),
+        strip=Strip(examples(), examples().index(first), elem_id="strip", render=False),
         inputs={
             "image": Upload(
                 str(first.picture),
@@ -188,24 +205,37 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 precision=0,
                 label="Timestep",
                 info="How noisy the picture is when the network is perturbed. Low keeps details; high changes more.",
+                buttons=[],
                 render=False,
             ),
-            "strength": gr.Slider(0, 50, settings.strength, step=0.5, label="Perturbation strength", render=False),
+            "strength": gr.Slider(
+                0, 50, settings.strength, step=0.5, label="Perturbation strength", buttons=[], render=False
+            ),
             "feature_timestep": gr.Slider(
                 *ranges("feature_timestep"),
                 settings.feature_timestep,
                 step=1,
                 precision=0,
                 label="Feature timestep",
+                buttons=[],
                 render=False,
             ),
-            "smoothing": gr.Slider(0, 5, settings.smoothing, step=0.1, label="Smoothing (pixels)", render=False),
+            "smoothing": gr.Slider(
+                0, 5, settings.smoothing, step=0.1, label="Smoothing (pixels)", buttons=[], render=False
+            ),
             "seed": gr.Number(
                 settings.seed,
                 label="Seed",
                 precision=0,
                 minimum=ranges("seed")[0],
                 maximum=ranges("seed")[1],
+                render=False,
+            ),
+            "side": gr.Radio(
+                [(f"{side} px", side) for side in SIDES],
+                value=native_side(label_of(MINIATURE)),
+                label="Detail",
+                info="Side of the picture as the network sees it. More finds finer outlines, and takes longer.",
                 render=False,
             ),
         },
@@ -217,10 +247,11 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             precision=0,
             label="Segments (k)",
             info="Changes at once, without running the network.",
+            buttons=[],
             elem_id="k",
             render=False,
         ),
-        status=gr.HTML("", elem_id="status", render=False),
+        status=Waiting(elem_id="status", render=False),
         words=gr.Markdown(pictures.words(first.summary, first.k), elem_id="summary", render=False),
         view=gr.Radio(
             [(name.capitalize(), name) for name in VIEWS],
@@ -234,7 +265,9 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         opacity=gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3, buttons=[], render=False),
         outlines=gr.Checkbox(True, label="Outlines", scale=1, min_width=110, elem_id="outlines", render=False),
         viewer=Viewer(pictures.view_of(stored(first), VIEWS[0]), elem_id="viewer", render=False),
+        evidence=gr.HTML(stored_evidence(first), elem_id="evidence", render=False),
         table=gr.Dataframe(
+            table(first),
             headers=["", "name", "area %", "naive %", "sure %"],
             interactive=False,
             datatype=["html", "str", *["number"] * 3],
@@ -246,6 +279,5 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         ),
         chosen=Chosen([], value=[], multiselect=True, label="Chosen segments", render=False),
         undo=gr.Button("Undo", size="sm", min_width=80, interactive=False, render=False),
-        stop=gr.Button("Stop", variant="stop", render=False),
         truth=gr.File(str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False),
     )

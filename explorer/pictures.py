@@ -1,13 +1,17 @@
 """A session as pictures, a table and words."""
 
 import re
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
+from io import BytesIO
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
 
 import emerdiff
 from emerdiff.decoding import decode
@@ -25,6 +29,10 @@ from .viewer import Pane
 
 VIEWS = ("slider", "side by side", "masks", "confidence", "coarse map", "picture")
 SWATCH = "<span id='segment-{}' style='color:rgb({},{},{})'>■</span>"
+HEAT = (255 * np.array(matplotlib.colormaps["magma"].colors)).round().astype(np.uint8)  # (256, 3), dark to bright
+ANOTHER = "Click another segment to look at that one."
+EVIDENCE_SIDE = 400  # pixels, of the longer side of its two pictures
+LEVELS = 127.5  # of 255, to 1 of a response, which is a change of pixels in [-1, 1]
 FIGURE_KS = (5, 10, 15, 20, 30)
 CHOOSE = "Choose a segment: click on a picture or on a row of the table, or pick it in the list."
 
@@ -89,13 +97,13 @@ def panes(of: Layers, view: str) -> tuple[Pane, ...]:
     """The panes of a view of `VIEWS`: two to compare, or one."""
 
     def pane(title, labels, *, picture=of.shown, fill=None):
-        alt = f"The picture, covered by the segments of {title}; the table lists them" if fill is None else title
+        alt = f"{title}: the picture, covered by segments that the table lists" if fill is None else title
         return Pane(title, alt, picture, labels, of.legend, of.ids, fill)
 
     ours = pane("EmerDiff", of.labels)
     match view:
         case "slider" | "side by side":
-            return pane("Coarse guess, enlarged", of.naive_labels), ours
+            return pane("Coarse guess", of.naive_labels), ours
         case "coarse map":
             return (pane("The network's coarse map", upsample_nearest(of.coarse_labels, of.labels.shape), fill=1),)
         case "confidence" if of.confidence is not None:
@@ -114,25 +122,56 @@ def save(picture: np.ndarray, name: str) -> str:
     return str(path)
 
 
+def data_url(picture: np.ndarray) -> str:
+    """A small picture (H, W, 3) as what an HTML image can have in place of a file."""
+    Image.fromarray(picture).save(stream := BytesIO(), "JPEG", quality=90, subsampling=0)
+    return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
+
+
+def drawing(picture: np.ndarray, alt: str, caption: str) -> str:
+    """A small picture (H, W, 3) as an HTML figure; the `caption` is HTML."""
+    height, width = picture.shape[:2]
+    image = f'<img src="{data_url(picture)}" alt="{alt}" width="{width}" height="{height}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def map_of(change: np.ndarray, size: tuple[int, int], alt: str, caption: str) -> str:
+    """A map of a `change`, (H, W) levels of 255, at `size` (width, height), with its colour bar; as `drawing`."""
+    return drawing(heat(change, size), alt, caption + colour_bar(change.max(), "levels of 255"))
+
+
 def heat(values: np.ndarray, size: tuple[int, int], most: float | None = None) -> np.ndarray:
     """Values (H, W) >= 0 as colours at `size` (width, height); the brightest is `most`, or their largest."""
     values = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     scaled = (values / max(most or values.max(), 1e-6)).clip(0, 1)
-    return (matplotlib.colormaps["magma"](scaled)[..., :3] * 255).round().astype(np.uint8)
+    return HEAT[(255 * scaled).round().astype(np.uint8)]
 
 
-def cells(session: Session, chosen: np.ndarray, sign: int = 1) -> np.ndarray:
-    """The picture with the low-resolution grid, and its `chosen` (h, w) cells in orange (pushed up) or blue."""
-    picture = np.asarray(session.found.shown).astype(np.float32)
-    height, width = picture.shape[:2]
-    inside = upsample_nearest(chosen, (height, width))
-    tint = palette(2)[1 if sign > 0 else 0]
-    picture[inside] = 0.35 * picture[inside] + 0.65 * tint
+def colour_bar(most: float, unit: str) -> str:
+    """The colours of `heat` and the values that they stand for, 0 to `most` in a `unit`, as HTML."""
+    stops = ", ".join("rgb({},{},{})".format(*colour) for colour in HEAT[::51].tolist())
+    numbers = "".join(f"<span>{number:.3g}</span>" for number in (0, most / 2, most))
+    return (
+        f'<div class="colour-bar"><div style="background: linear-gradient(to right, {stops})"></div>'
+        f"<p>{numbers}</p><p>{unit}</p></div>"
+    )
+
+
+def cells(picture: Image.Image, chosen: np.ndarray) -> np.ndarray:
+    """The picture with the low-resolution grid; its `chosen` (h, w) cells are orange and framed, the others dark."""
+    image = np.asarray(picture).astype(np.float32)
+    inside = upsample_nearest(chosen, image.shape[:2])
     for axis, count in enumerate(chosen.shape):
-        lines = (np.arange(1, count) * picture.shape[axis]) // count
+        lines = (np.arange(1, count) * image.shape[axis]) // count
         index = (lines,) if axis == 0 else (slice(None), lines)
-        picture[index] = 0.6 * picture[index] + 0.4 * 255
-    return picture.round().astype(np.uint8)
+        image[index] = 0.75 * image[index] + 0.25 * 255
+    if chosen.any():
+        image[~inside] *= 0.4
+    image[inside] = 0.55 * image[inside] + 0.45 * palette(2)[1]
+    edge = inside & ~binary_erosion(inside, iterations=2, border_value=1)
+    image[edge] = 255
+    image[binary_dilation(inside, iterations=2) & ~inside] = 0
+    return image.round().astype(np.uint8)
 
 
 def painted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -141,32 +180,52 @@ def painted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(whole.resize(size, Image.Resampling.BICUBIC))
 
 
-def difference(session: Session, ids: Iterable[int]) -> np.ndarray:
-    """How much each pixel of the picture as it is shown changes with segments taken together."""
+def change(session: Session, ids: Iterable[int]) -> np.ndarray:
+    """(H, W) >= 0, levels of 255: how much each pixel changes as the segments are perturbed together, over RGB."""
     responses = session.segmentation.responses[np.isin(session.ids, list(ids))]
-    return heat(np.linalg.norm(responses.astype(np.float32).sum(0), axis=0), session.found.shown.size)
+    return LEVELS * np.linalg.norm(responses.astype(np.float32).sum(0), axis=0)
+
+
+def interesting(result: emerdiff.Segmentation) -> int:
+    """The number of the segment that shows best what the method does.
+
+    Of those of a middling size the surest, less what lies at the picture's border: rather an object than its ground.
+    """
+    edge = np.concatenate([result.labels[0], result.labels[-1], result.labels[:, 0], result.labels[:, -1]])
+    border = np.bincount(edge, minlength=len(result.responses)) / len(edge)
+
+    def worth(number: int) -> tuple[bool, float]:
+        part = parts[number]
+        return 0.02 <= part["share"] <= 0.3, (part["mean_confidence"] or 0) - border[number]
+
+    parts = result.summary()["segments"]
+    return max(range(len(parts)), key=worth)
 
 
 def save_painted(
-    session: Session, pictures: np.ndarray, whats: Iterable[str], size: tuple[int, int] | None = None
+    session: Session, pictures: np.ndarray, whats: Iterable[str], size: tuple[int, int]
 ) -> list[str]:
-    """Files of what the network painted (b, H, W, 3), at `size` (width, height) or as the picture is shown."""
-    size, name = size or session.found.shown.size, session.found.name
+    """Files of what the network painted (b, H, W, 3), at `size` (width, height)."""
+    name = session.found.name
     return [save(painted(picture, size), f"{name}_{what}") for picture, what in zip(pictures, whats, strict=True)]
 
 
 def table(session: Session) -> list[list]:
+    return rows(session.segmentation.summary(), session.legend, session.ids)
+
+
+def rows(summary: dict, legend: Legend, ids: Iterable[int]) -> list[list]:
     """A row for each segment: colour, name, share of the pixels, by naive upsampling, confidence; all in per cent.
 
     Numbers are numbers, so that sorting by them is sorting by size.
     """
-    rows, legend, parts = [], session.legend, session.segmentation.summary()["segments"]
-    for i, part, name, colour in zip(session.ids, parts, legend.names, legend.colours.tolist(), strict=True):
-        sure = part["mean_confidence"]
+    rows = []
+    for n, (i, part) in enumerate(zip(ids, summary["segments"], strict=True)):
+        name, sure = legend.names[n], part["mean_confidence"]
         rows.append(
             [
-                SWATCH.format(i, *colour),
-                f"{name} (hidden)" if i in session.edits.hidden else name,
+                SWATCH.format(i, *legend.colours[n].tolist()),
+                f"{name} (hidden)" if n in legend.hidden else name,
                 round(100 * part["share"], 1),
                 round(100 * part["naive_share"], 1),
                 None if sure is None else round(100 * sure),
@@ -189,7 +248,46 @@ def facts(session: Session, ids: Iterable[int]) -> str:
         return CHOOSE
     names = ", ".join(session.name(i) for i in sorted(ids))
     sure = session.segmentation.confidence[chosen].mean() if chosen.any() else 0
-    return f"{names}: {chosen.mean():.1%} of the pixels, {coarse.sum()} cells, mean confidence {sure:.0%}."
+    return told(names, chosen.mean(), coarse.sum(), sure)
+
+
+def told(names: str, share: float, cells: int, sure: float) -> str:
+    return f"{names}: {share:.1%} of the pixels, {cells} cells, mean confidence {sure:.0%}."
+
+
+def examined(session: Session, chosen: Sequence[int]) -> list[int]:
+    """The ids of the segments that are looked at: the `chosen` ones or, while there are none, an interesting one."""
+    there = [i for i in chosen if i in session.ids]
+    return there or [session.ids[interesting(session.segmentation)]]
+
+
+def evidence_of(session: Session, chosen: Sequence[int]) -> str:
+    """`evidence` of the segments that are looked at."""
+    ids = examined(session, chosen)
+    said, changed = [facts(session, ids)], change(session, ids)
+    if not changed.any():
+        said.append("The run has not perturbed it.")
+    if not chosen:
+        said.append(ANOTHER)
+    return evidence(session.found.shown, session.cells_of(ids), changed, " ".join(said))
+
+
+def evidence(picture: Image.Image, chosen: np.ndarray, changed: np.ndarray, said: str) -> str:
+    """As HTML: `said` above a picture with `chosen` (h, w) cells and a map of what changes with them, (H, W) levels."""
+    small = picture.copy()
+    small.thumbnail((EVIDENCE_SIDE, EVIDENCE_SIDE))
+    marked = drawing(
+        cells(small, chosen),
+        "The picture with the grid of coarse cells; those of the segment are framed",
+        f"Its cells: {chosen.sum()} of {chosen.size}",
+    )
+    heated = map_of(
+        changed,
+        small.size,
+        "How much perturbing these cells changes each pixel: bright is much",
+        "What changes as they are perturbed",
+    )
+    return f'<p class="facts">{escape(said)}</p><div class="figures">{marked}{heated}</div>'
 
 
 def scores(session: Session, truth: np.ndarray) -> list[list]:

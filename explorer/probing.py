@@ -1,104 +1,151 @@
 """The tab Probe: the network perturbed in cells of a visitor's choice."""
 
 import re
+from dataclasses import dataclass
 
 import gradio as gr
 import numpy as np
 
-from . import gpu, pictures
-from .page import LIGHT, NETWORK, Page, picture_output
-from .pictures import save
-from .session import Session, has_result, needed
+from . import gpu, grid, pair, pictures, waiting
+from .comparing import IN_BROWSER
+from .evidence import asked_for, cost
+from .page import LIGHT, NETWORK, NOW, Page
+from .session import MadeOf, Session, has_result, needed
 
 CELL = re.compile(r"\s*(\d+)\s*,\s*(\d+)\s*")
+SIDE = 480  # pixels, of the longer side of the map
+TITLES = ("Unperturbed", "Perturbed")
+CHANGED = "How much each pixel changed: bright is much"
+PERTURB = "Perturb these cells"
+ABLE = "(text) => Array(2).fill({__type__: 'update', interactive: /\\d/.test(text)})"
+"""JavaScript: whether buttons that need cells can act."""
+TAKE = "Take the cells of the chosen segments"
+TAKES = f"""(chosen) => ({{
+  __type__: 'update', interactive: chosen.length > 0, value: chosen.length ? '{TAKE}' : '{TAKE} (none chosen)',
+}})"""
+"""JavaScript: the same of the button that needs chosen segments."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What a probe found, until it is shown."""
+
+    made_of: MadeOf
+    value: dict
+    """Of a `Pair`."""
+    changed: str
+    """The map, as HTML."""
 
 
 def build(page: Page) -> None:
     with gr.Tab("Probe"):
+        probed = gr.State(time_to_live=600)  # a `Probed` that is not shown yet; seconds, where its visitor has left
         gr.Markdown(
             "Perturb the network in cells of your choice and see where the picture changes: mostly inside the object "
             "under the cells. EmerDiff is built on this observation."
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                grid = picture_output(
-                    "Click cells", "The picture with the grid of coarse cells; click cells, or type them below"
-                )
+                cells = grid.Grid(elem_id="grid")
                 with gr.Row():
-                    width = gr.Radio([1, 3, 5], value=3, label="Brush (cells)", min_width=150)
-                    strength = gr.Slider(-50, 50, 10, step=1, label="Strength (±)", min_width=180)
+                    brush = gr.Radio([1, 3, 5], value=3, label="Brush (cells)", min_width=150)
+                    strength = gr.Slider(-50, 50, 10, step=1, label="Strength (±)", min_width=240, buttons=[])
                 text = gr.Textbox(
-                    label="Cells (row,column)", placeholder="7,7 7,8 8,7", lines=2, max_lines=4, max_length=3000
+                    label="Cells (row,column)",
+                    info="Drag over the picture, or type them; Enter perturbs them.",
+                    placeholder="7,7 7,8 8,7",
+                    max_length=3000,
                 )
                 with gr.Row():
-                    of_chosen = gr.Button("Cells of the chosen segments", size="sm")
-                    clear = gr.Button("Clear", size="sm")
-                perturb = gr.Button("Perturb", variant="primary")
+                    perturb = gr.Button(PERTURB, variant="primary", interactive=False)
+                    clear = gr.Button("Clear", interactive=False)
+                waiting.beside(page)
+                of_chosen = gr.Button(f"{TAKE} (none chosen)", size="sm", interactive=False)
             with gr.Column(scale=3, min_width=320):
-                with gr.Row():
-                    before = picture_output("Unperturbed", "The picture painted again, unperturbed")
-                    after = picture_output("Perturbed", "The picture painted again, perturbed")
-                change = picture_output("Where it changed", "How much each pixel changed: bright is much")
+                changed = gr.HTML(elem_id="changed")
+                both = pair.Pair(elem_id="probed")
 
-    def brush(session, text, width, event: gr.SelectData):
-        """A click on the grid: its cells are chosen, or no longer if the one under the pointer was."""
+    def begin(session):
+        """With another result, the tab begins with a probe that its run has made: of the cells of a segment."""
         if not has_result(session):
-            return gr.skip()
-        chosen = cells_of(text, session.grid)
-        row, column = (
-            at * count // pixels
-            for at, count, pixels in zip(event.index[::-1], session.grid, session.found.shown.size[::-1], strict=True)
-        )
-        reach = width // 2
-        window = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
-        chosen[window] = not chosen[row, column]
-        return written(chosen)
-
-    def draw_grid(session, text, strength):
-        if not has_result(session):
-            return gr.skip()
-        marked = pictures.cells(session, cells_of(text, session.grid), -1 if strength < 0 else 1)
-        return save(marked, f"{session.found.name}_grid")
+            return {cells: None, text: "", changed: "", both: None, perturb: PERTURB}
+        segment = [session.ids[pictures.interesting(session.segmentation)]]
+        of_segment = written(session.cells_of(segment))
+        return {
+            cells: grid.shown(session.found.shown, session.grid, of_segment),
+            text: of_segment,
+            changed: map_of(session, pictures.change(session, segment), of_the_run(session, segment)),
+            both: None,
+            perturb: PERTURB + cost(session, 2),
+        }
 
     def cells_of_chosen(session, chosen):
         if not needed(session) or not chosen:
-            raise ValueError("choose a segment in the tab Segments first")
+            raise ValueError("choose a segment first: click on one in a picture or in the table")
         return written(session.cells_of(chosen))
 
     def perturb_cells(session, text, strength):
         """The picture with the chosen cells perturbed, and where it changed."""
         work = gpu.paint(session, offsets(needed(session), text, strength))
         painted = yield from gpu.watched(work, lambda said, _: {page.status: said})
-        files = pictures.save_painted(session, painted, ("unperturbed", "perturbed"))
-        changed = pictures.heat(np.linalg.norm(painted[1] - painted[0], axis=-1), session.found.shown.size)
-        yield {
-            page.status: "",
-            **dict(zip((before, after), files, strict=True)),
-            change: save(changed, f"{session.found.name}_change"),
-        }
+        change = np.linalg.norm(painted[1] - painted[0], axis=-1)
+        value = pair.shown(painted[0], painted, TITLES, f"{session.found.name}_probe")
+        count = np.count_nonzero(cells_of(text, session.grid))
+        said = f"What changed as {count} of the cells were perturbed by {strength:g}"
+        yield {page.status: "", probed: Probed(session.made_of, value, map_of(session, change, said))}
+
+    def apply(probed, session):
+        """Show it, unless another picture is shown by now."""
+        if probed is None or session is None or session.made_of != probed.made_of:
+            return {}
+        return {both: probed.value, changed: probed.changed}
 
     session = {"session": page.session}
-    offset = session | {"text": text, "strength": strength}
-    grid.select(brush, None, text, inputs_kwargs=session | {"text": text, "width": width}, **LIGHT)
-    gr.on([text.change, strength.change, page.session.change], draw_grid, None, grid, inputs_kwargs=offset, **LIGHT)
+    begins = [cells, text, changed, both, perturb]
+    page.made_of.change(begin, page.session, begins, trigger_mode="always_last", **LIGHT)
+    cells.input(None, cells, text, js=grid.CELLS, **IN_BROWSER)
+    look = [text, brush, strength]
+    gr.on([part.change for part in look], None, look, None, js=grid.LOOK, **IN_BROWSER)
+    text.change(None, text, [perturb, clear], js=ABLE, **IN_BROWSER)
+    page.chosen.change(None, page.chosen, of_chosen, js=TAKES, **IN_BROWSER)
     of_chosen.click(cells_of_chosen, None, text, inputs_kwargs=session | {"chosen": page.chosen}, **LIGHT)
-    clear.click(lambda: "", None, text, **LIGHT)
-    probing = perturb.click(
-        perturb_cells, None, [page.status, before, after, change], inputs_kwargs=offset, **NETWORK
+    clear.click(None, None, text, js="() => ''", **IN_BROWSER)
+    asks = [perturb.click, text.submit]
+    gr.on(asks, asked_for, None, page.status, **NOW)
+    probing = gr.on(
+        asks,
+        perturb_cells,
+        None,
+        [page.status, probed],
+        inputs_kwargs=session | {"text": text, "strength": strength},
+        **NETWORK,
     )
+    probing.success(apply, None, [both, changed], inputs_kwargs=session | {"probed": probed}, **LIGHT)
     page.at_work(probing)
+
+
+def map_of(session: Session, change: np.ndarray, caption: str) -> str:
+    scale = SIDE / max(session.found.shown.size)
+    size = [max(1, round(scale * side)) for side in session.found.shown.size]
+    return pictures.map_of(change, size, CHANGED, caption)
+
+
+def of_the_run(session: Session, segment: list[int]) -> str:
+    settings, count = session.made_of.settings, np.count_nonzero(session.cells_of(segment))
+    by = f"{'± ' * settings.two_sided}{settings.strength:g}"
+    return f"What changed as the run perturbed the {count} cells of Segment {segment[0]} by {by}"
 
 
 def cells_of(text: str, grid: tuple[int, int]) -> np.ndarray:
     """(h, w) bool of "row,column row,column ...", counted from 0."""
     chosen = np.zeros(grid, bool)
-    for pair in (text or "").replace(";", " ").split():
-        if not (found := CELL.fullmatch(pair)) or not all(
+    for one in (text or "").replace(";", " ").split():
+        if not (found := CELL.fullmatch(one)) or not all(
             int(n) < most for n, most in zip(found.groups(), grid, strict=True)
         ):
             raise ValueError(
                 f"write cells as row,column with spaces between them, rows from 0 to {grid[0] - 1} and columns from 0 "
-                f"to {grid[1] - 1}: {pair!r:.20} is not a cell"
+                f"to {grid[1] - 1}: {one!r:.20} is not a cell"
             )
         chosen[int(found[1]), int(found[2])] = True
     return chosen
@@ -111,5 +158,5 @@ def written(cells: np.ndarray) -> str:
 def offsets(session: Session, text: str, strength: float) -> np.ndarray:
     """(2, h, w): nothing, and the strength in the cells of `text`; `ValueError` where that has none."""
     if not (cells := cells_of(text, session.grid)).any():
-        raise ValueError("choose cells first: click on the grid, or type them as row,column")
+        raise ValueError("choose cells first: drag over the grid, or type them as row,column")
     return np.stack([0 * cells, strength * cells])

@@ -9,117 +9,201 @@ from dataclasses import replace
 
 import gradio as gr
 
+import emerdiff
 from emerdiff import Progress
 from emerdiff.batches import Results
 from emerdiff.picture import Opened, read_picture
-from emerdiff.settings import PRESETS
 
-from . import gpu, pictures, runs, spaces, uploads
-from .asking import VALUES, Asked, Finding, Recomputed, applied
-from .examples import awaited, examples, found, keep
-from .page import LIGHT, NETWORK, STOPPED, Page, alone
+from . import gpu, pictures, runs, spaces, uploads, waiting
+from .asking import VALUES, Asked, Finding, Recomputed, applied, values_of
+from .examples import awaited, example_of, examples, found, keep
+from .page import LIGHT, NETWORK, NOW, Page, alone
 from .pictures import duration
+from .runs import MODELS, SIDES
 from .session import Found, Gone, Session, needed
+from .visitors import Visitors
+from .waiting import FAILED, PRESS_RUN, STOPPED
 
 SOON = 60  # seconds: a run that takes no longer begins as soon as a picture is dropped
+SEGMENTING = "Segmenting …"
 
 
 def build(page: Page) -> None:
-    inputs, status = page.inputs, page.status
+    inputs, status, visitors = page.inputs, page.status, page.demo.visitors
     inputs["image"].render()
     page.k.render()
-    exactly = gr.Button("Recompute at this k", size="sm")
-    for name in ("preset", "modulation_timestep", "strength"):
-        inputs[name].render()
-    with gr.Accordion("Advanced", open=False):
-        for name in ("model", "feature_timestep", "smoothing", "seed"):
-            inputs[name].render()
     with gr.Row():
         go = gr.Button("Run", variant="primary")
-        page.stop.render()
-    status.render()
-    waiting = gr.State(time_to_live=600)  # a finding that is not applied yet; seconds, where its visitor has left
+        exactly = gr.Button("Recompute at this k", interactive=False)
+    refine = gr.Button("Refine exactly", visible=False)
+    hint = gr.Markdown(visible=False, elem_id="hint")
+    waiting.beside(page)
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
+        for name in ("preset", "side", "modulation_timestep", "strength", "model"):
+            inputs[name].render()
+        for name in ("feature_timestep", "smoothing", "seed"):
+            inputs[name].render()
+        defaults = gr.Button("Defaults for this picture", size="sm", interactive=False)
+    to_apply = gr.State(time_to_live=600)  # a finding that is not applied yet; seconds, where its visitor has left
+    clock = gr.Timer(1, active=False)  # it runs while a run waits for its turn
 
-    def begun(asked):
-        said = "waiting for another run to end" if gpu.busy() else "starting"
-        return {page.asked: asked, page.to_run: asked, status: gpu.status(Progress(said, 0, 1))}
+    def begin(asked, session, k, shown):
+        """What was found before, or else the run begins; a new picture is shown at once, and nothing of the last."""
+        if result := asked.example is None and visitors.again(asked):
+            new = Session.of(result, k, session)
+            return {page.asked: asked, status: "", page.k: new.k, **page.show(new, **shown)}
+        begun = {page.asked: asked, page.to_run: asked, status: told_to_wait(asked)}
+        if isinstance(session, Session) and session.made_of.source == asked.source:
+            return begun
+        return {**page.clear(), **page.unsegmented(asked.source), page.words: "", **begun}
 
-    def start(asked, image, model, preset, **values):
+    def start(asked, session, k, image, model, preset, view, chosen, **values):
         check(image, model, preset, values)
-        return begun(Asked(image, model, preset, values).instead_of(asked))
+        own = own_result_of(image, model, preset, values)
+        new = Asked(image, model, preset, values, example=own).instead_of(asked)
+        return begin(new, session, k, {"view": view, "chosen": chosen})
 
-    def dropped(asked, image, model, preset, **values):
-        """Shown as the network will see it, and segmented at once if that is known not to take long."""
+    def dropped(asked, session, k, image, model, preset, view, chosen, **values):
+        """Shown as the network will see it, and segmented at once, roughly first, if that is known not to take long."""
         png = uploads.presentable(image, check(image, model, preset, values))
-        asked = Asked(image, model, preset, values).instead_of(asked)
         shown = {page.strip: None, inputs["image"]: png or image}
-        _, seconds = runs.estimate(model, preset, values)
-        if seconds and seconds <= SOON:
-            return shown | begun(asked)
+        quick = preset if preset == "preview" else "fast"
+        if is_soon(model, quick, values, k):
+            new = Asked(image, model, quick, values, first_in=None if quick == "preview" else k).instead_of(asked)
+            look = {"view": view, "chosen": chosen}
+            return shown | {inputs["preset"]: quick} | begin(new, session, k, look)
+        new = Asked(image, model, preset, values).instead_of(asked)
         return {
             **shown,
             **page.clear(),
             **page.unsegmented(image),
-            page.asked: asked,
-            page.words: "Press **Run** to segment this picture.",
-            status: estimated(model, preset, **values),
+            page.asked: new,
+            page.words: PRESS_RUN,
+            status: "",
         }
 
+    def refined(asked, session, k, **shown):
+        """The same again, as published."""
+        new = Asked(asked.source, asked.model, "exact", asked.values).instead_of(asked)
+        return {inputs["preset"]: "exact", **begin(new, session, k, shown)}
+
+    def wait(to_run):
+        """Until its turn comes, a run's place in the queue is told."""
+        if to_run is None or not to_run.waits:
+            return {clock: gr.Timer(active=False)}
+        return {clock: gr.Timer(active=True), status: told_to_wait(to_run)}
+
     def run(to_run, session, k, view):
-        if to_run.begun.is_set():  # it took the place of one before that had not begun yet
+        if to_run.begun.is_set() or to_run.stopped.is_set():  # it took the place of one before that had not begun yet
             return
         to_run.begun.set()
-        plain = alone(to_run.source)
+        so_far, own = to_run.so_far, None if to_run.example is None else examples()[to_run.example]
+        so_far.k, so_far.plain = k, alone(to_run.source)
 
         def tell(said, progress):
-            sketch = progress.sketch and pictures.sketched(progress.sketch, plain, k)
-            return {status: said} | ({page.viewer: pictures.view_of(sketch, view)} if sketch else {})
+            so_far.sketch = progress.sketch or so_far.sketch
+            if progress.sketch is None or (own and own.summary and so_far.k == own.k):  # what is stored is better
+                return {status: said}
+            return {status: said, page.viewer: pictures.view_of(so_far.layers(), view)}
 
-        if to_run.example is None:
-            yield {page.words: "Segmenting …"}
-        with closing(found_for(to_run, session, tell)) as work:
-            for told in (result := Results(work)):
-                if to_run.dropped.is_set():
-                    return
-                yield told
-        yield {waiting: Finding(to_run, result.value)}
+        if own is None:
+            yield {page.words: SEGMENTING}
+        try:
+            with closing(found_for(to_run, session, visitors, tell)) as work:
+                for told in (result := Results(work)):
+                    if to_run.dropped.is_set():
+                        return
+                    if to_run.stopped.is_set():
+                        if so_far.sketch and own is None:
+                            yield {to_apply: Finding(to_run, sketched(to_run, so_far.sketch), is_whole=False)}
+                        return
+                    yield told
+            yield {to_apply: Finding(to_run, result.value)}
+        finally:
+            to_run.ended.set()
+            so_far.sketch = None
 
     def recompute(session):
         session = needed(session)
-        exact = yield from gpu.watched(gpu.recompute(session), lambda said, _: {status: said})
-        yield {waiting: Recomputed(session.made_of, exact)}
+        exact = visitors.exact(session)
+        if exact is None:
+            exact = yield from gpu.watched(gpu.recompute(session), lambda said, _: {status: said})
+        yield {to_apply: Recomputed(session.made_of, exact)}
 
     def apply(finding, session, asked, k, **shown):
+        nothing = {to_apply: None}
+        if finding is None and asked and asked.stopped.is_set():
+            return nothing | left(session, k, shown, STOPPED)
         if finding is None or (new := applied(finding, session, asked, k)) is None:
-            return {waiting: None} | ({} if asked else {status: STOPPED})
-        changes = {waiting: None, status: "", page.k: new.k, **page.show(new, **shown)}
-        if isinstance(finding, Finding) and finding.asked.then_exactly:
+            return nothing
+        if isinstance(finding, Recomputed) or finding.is_whole:
+            visitors.keep(finding)
+        changes = {**nothing, status: "", page.k: new.k, **page.show(new, **shown)}
+        if isinstance(finding, Finding) and not finding.is_whole:
+            changes[status] = STOPPED
+        elif isinstance(finding, Finding) and finding.asked.then_exactly:
             changes[page.to_recompute] = object()
         elif isinstance(finding, Recomputed) and not new.is_exact:
             number = finding.exact.settings.num_segments
             changes[status] = f"The result for k = {number} is ready: set k to {number} to see it."
         return changes
 
-    def own_values(model):
-        """What suits a model that was chosen."""
-        own = runs.defaults(model)
-        return {inputs[name]: getattr(own, name) for name in VALUES if name != "seed"}
+    def left(session, k, shown, said):
+        """What is there when a run has found nothing: the last result of this picture, or the picture alone."""
+        if isinstance(session, Session):
+            return {status: said, **page.show(session.cut(min(k, len(session.found.cuts) - 1)), **shown)}
+        return {status: said, page.words: PRESS_RUN}
+
+    def failed(asked, session, k, **shown):
+        if asked and asked.waits:  # it was refused, as too many wait
+            asked.stopped.set()
+        return left(session, k, shown, FAILED)
+
+    def reset(image, model):
+        """What suits the picture and the model, with the sides that the model can see."""
+        own = {inputs[name]: value for name, value in own_values(image, model).items()}
+        sides = [(f"{side} px", side) for side in SIDES if side >= runs.native_side(model)]
+        return own | {inputs["side"]: gr.update(choices=sides, value=own[inputs["side"]])}
+
+    def able(asked, to_run, session, image, model, preset, **values):
+        """Which buttons can act, and about how long that takes, or why they cannot."""
+        own, reason = own_values(image, model), why_not(image, model)
+        said = reason or hint_of(asked, to_run, session, model, preset, values)
+        return {
+            go: gr.update(interactive=not reason),
+            hint: gr.update(value=said, visible=bool(said)),
+            defaults: gr.update(interactive=any(values[name] != own[name] for name in VALUES)),
+            exactly: gr.update(**recomputing_of(session)),
+            refine: gr.update(**refining_of(session, asked)),
+        }
 
     now = {"session": page.session, "k": page.k}
-    settings = {name: part for name, part in inputs.items() if name != "image"}
-    go.click(start, None, [page.asked, page.to_run, status], inputs_kwargs={"asked": page.asked, **inputs}, **LIGHT)
-    page.strip.upload(
-        dropped,
-        None,
-        [page.asked, page.to_run, status, page.strip, inputs["image"], *page.shows],
-        inputs_kwargs={"asked": page.asked, **inputs, "image": page.strip},
-        trigger_mode="multiple",
-        **LIGHT,
-    )
+    asking = {"asked": page.asked, **now, **inputs, **page.shown}
+    begins = [page.asked, page.to_run, status, page.k, *page.shows]
+    light = {"trigger_mode": "multiple", **LIGHT}
+    starting = [
+        go.click(start, None, begins, inputs_kwargs=asking, **light),
+        page.strip.upload(
+            dropped,
+            None,
+            [*begins, page.strip, inputs["image"], inputs["preset"]],
+            inputs_kwargs=asking | {"image": page.strip},
+            **light,
+        ),
+        refine.click(
+            refined,
+            None,
+            [*begins, inputs["preset"]],
+            inputs_kwargs={"asked": page.asked, **now, **page.shown},
+            **light,
+        ),
+    ]
+    for event in (page.to_run.change, clock.tick):  # the first listener of `to_run`: the next one waits for its turn
+        event(wait, page.to_run, [clock, status], **NOW)
     running = page.to_run.change(
         run,
         None,
-        [waiting, status, page.words, page.viewer],
+        [to_apply, status, page.words, page.viewer],
         inputs_kwargs={"to_run": page.to_run, **now, "view": page.view},
         **NETWORK,
     )
@@ -127,55 +211,154 @@ def build(page: Page) -> None:
         [exactly.click, page.to_recompute.change],
         recompute,
         None,
-        [waiting, status],
+        [to_apply, status],
         inputs_kwargs={"session": page.session},
         **NETWORK,
     )
+    shows = {**now, **page.shown}
+    buttons = {
+        "fn": able,
+        "inputs": None,
+        "outputs": [go, hint, defaults, exactly, refine],
+        "inputs_kwargs": {"asked": page.asked, "to_run": page.to_run, "session": page.session, **inputs},
+        **LIGHT,
+    }
     for event in (running, recomputing):
-        event.success(
+        applying = event.success(
             apply,
             None,
-            [waiting, status, page.k, page.to_recompute, *page.shows],
-            inputs_kwargs={"finding": waiting, "asked": page.asked, **now, **page.shown},
+            [to_apply, status, page.k, page.to_recompute, *page.shows],
+            inputs_kwargs={"finding": to_apply, "asked": page.asked, **shows},
             **LIGHT,
         )
-    page.at_work(running, cancelled=False)  # it stops by itself, see `Page.finish`
+        applying.then(**buttons)
+        failing = event.failure(
+            failed, None, [status, *page.shows], inputs_kwargs={"asked": page.asked, **shows}, **NOW
+        )
+        failing.then(**buttons)
     page.at_work(recomputing)
+    for event in starting:  # what is in a folded accordion has no change of its own
+        event.then(**buttons)
+    changed = [part.change for part in (*inputs.values(), page.asked, page.session)]
+    gr.on(changed, trigger_mode="always_last", **buttons)
+    for event in (inputs["model"].input, defaults.click):
+        event(reset, [inputs["image"], inputs["model"]], [inputs[name] for name in VALUES], **LIGHT)
 
-    for name in ("model", "preset", "modulation_timestep"):
-        inputs[name].change(estimated, None, status, inputs_kwargs=settings, **LIGHT)
-    inputs["model"].input(own_values, inputs["model"], [inputs[name] for name in VALUES], **LIGHT)
+
+# --- What is asked for
 
 
 def check(image: str | None, model: str, preset: str, values: dict) -> Opened:
     """The picture of a run; `ValueError` for what can be refused before a model is loaded and a GPU asked for."""
     if not image:
         raise ValueError("choose a picture first: drop one in, paste one, or choose an example")
-    replace(runs.defaults(model), **PRESETS[preset] | values)  # refuses settings that are not allowed
+    runs.settings_of(model, preset, values)  # refuses settings that are not allowed
     return read_picture(image)
 
 
 def found_for(
-    asked: Asked, session: Session | Gone | None, tell: Callable[[str, Progress], dict]
+    asked: Asked, session: Session | Gone | None, visitors: Visitors, tell: Callable[[dict, Progress], dict]
 ) -> Generator[dict, None, Found]:
-    """The result that was `asked` for: an example's own is computed once for all, any other by a run."""
+    """The result that was `asked` for: what is there already, or else a run's. An example's own is computed for all."""
     if asked.example is None:
-        return (yield from gpu.watched(gpu.find(asked, session), tell))
+        return visitors.again(asked) or (yield from gpu.watched(gpu.find(asked, session), tell))
     example = examples()[asked.example]
     yield from gpu.watched(awaited(example), tell)
     return found(example) or keep(example, (yield from gpu.watched(gpu.find(asked, session), tell)))
 
 
-def estimated(model: str, preset: str, **values) -> str:
-    """How long a run would take here, in words."""
-    try:
-        _, seconds = runs.estimate(model, preset, values)
-    except (ValueError, KeyError):
-        return ""
-    if seconds:
-        said = f"A run takes about {duration(seconds)} on this machine."
-    elif spaces:
-        said = f"A run uses at most {duration(gpu.seconds_of(model, preset, values))} of GPU time."
+def sketched(asked: Asked, sketch: emerdiff.Segmentation) -> Found:
+    """What a run has found until it was stopped, as a result that says so."""
+    if sketch.known is None:
+        said, preset = "A rough pass, as Preview makes it.", "preview"
     else:
-        said = "How long a run takes here is not known yet."
-    return f"<span role='status'>{said}</span>"
+        said, preset = f"A sketch: {sketch.known.sum()} of {len(sketch.known)} segments are known.", asked.preset
+    return Found(asked.source, asked.so_far.plain.shown, replace(sketch, notes=(*sketch.notes, said)), preset, 0)
+
+
+def is_soon(model: str, preset: str, values: dict, first_in: int) -> bool:
+    """Whether a run may begin unasked: where it costs a visitor nothing but a short while."""
+    if spaces or not runs.is_installed(model):
+        return False
+    seconds = runs.plan(model, preset, values, first_in=first_in).seconds
+    return seconds is not None and seconds <= SOON
+
+
+def own_result_of(image: str, model: str, preset: str, values: dict) -> int | None:
+    """The index of the example whose own result that is."""
+    example = example_of(image)
+    own = example and (runs.label_of(runs.MINIATURE), "exact", values_of(example.settings))
+    return examples().index(example) if own == (model, preset, values) else None
+
+
+def own_values(image: str | None, model: str) -> dict:
+    """The defaults of a picture with a model: an example's are those of its result."""
+    example = example_of(image) if image and MODELS[model] == runs.MINIATURE else None
+    return values_of(example.settings if example else runs.defaults(model))
+
+
+# --- What the controls say
+
+
+def told_to_wait(asked: Asked) -> dict:
+    before = gpu.ahead(asked)
+    return waiting.said(f"Waiting, {before} ahead" if before else "Starting …")
+
+
+def why_not(image: str | None, model: str) -> str:
+    """Why nothing can be run; an empty text where it can."""
+    if not image:
+        return "Choose a picture first."
+    if not runs.is_installed(model) and not runs.can_download():
+        return f"{model} is not installed, and this machine is offline. Choose the miniature."
+    return ""
+
+
+def hint_of(
+    asked: Asked | None, to_run: Asked | None, session: Session | Gone | None, model: str, preset: str, values: dict
+) -> str:
+    """What Run would do: nothing new, or an update, and how long that takes."""
+    same = asked is not None and (asked.model, asked.preset, dict(asked.values)) == (model, preset, values)
+    goes_on = same and asked is to_run and not (asked.ended.is_set() or asked.stopped.is_set())
+    is_whole = isinstance(session, Session) and session.found.segmentation.known is None
+    if goes_on or (same and is_whole):
+        return ""
+    reading = asked and gpu.read_before(session, asked.source, MODELS[model])
+    takes = estimated(model, runs.plan(model, preset, values, previous=reading), gpu.seconds_of(model, preset, values))
+    return f"A run takes {takes}." if same or asked is None else f"**Settings changed: run to update** ({takes})."
+
+
+def estimated(model: str, plan: runs.Plan, gpu_seconds: int) -> str:
+    """How long a run takes here, in words."""
+    if not runs.is_installed(model):
+        return "long the first time: the model is not installed, and several GB are downloaded"
+    if spaces:
+        return f"at most {duration(gpu_seconds)} of GPU time"
+    return f"about {duration(plan.seconds)}" if plan.is_known else "a while: how long is not known yet"
+
+
+def recomputing_of(session: Session | Gone | None) -> dict:
+    """The button for a full run at this k."""
+    label, why = "Recompute at this k", None
+    if not isinstance(session, Session):
+        why = "no result yet"
+    elif session.found.segmentation.known is not None:
+        why = "after a whole run"
+    elif session.is_exact:
+        why = "done"
+    if why:
+        return {"interactive": False, "value": f"{label} ({why})"}
+    plan = runs.plan_again(session.made_of, session.found.reading, num_segments=session.k)
+    return {"interactive": True, "value": f"{label} ({about(plan)})" if plan.is_known else label}
+
+
+def refining_of(session: Session | Gone | None, asked: Asked | None) -> dict:
+    """The button for an exact run, where what is shown is not one."""
+    if not isinstance(session, Session) or asked is None or session.made_of.preset == "exact":
+        return {"visible": False}
+    plan = runs.plan(asked.model, "exact", asked.values, previous=session.found.reading)
+    return {"visible": True, "value": f"Refine exactly ({about(plan)})" if plan.is_known else "Refine exactly"}
+
+
+def about(plan: runs.Plan) -> str:
+    return f"about {duration(plan.seconds)}"

@@ -5,16 +5,21 @@ import threading
 import time
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from math import log
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub import constants, try_to_load_from_cache
 from PIL import Image
 
 import emerdiff
 from emerdiff import EmerDiffPipeline, Progress, Reading, Segmentation
+from emerdiff.batches import MOST_ROWS, Results
 from emerdiff.loading import CHECKPOINTS, MINIATURE
 from emerdiff.picture import open_picture
+from emerdiff.progress import part
+from emerdiff.segments import cluster
 from emerdiff.settings import PRESETS
 
 from .session import FINE, Found, MadeOf
@@ -25,11 +30,56 @@ MODELS = {"Miniature (built in, trained on drawn scenes)": MINIATURE} | dict(  #
 KEPT = 2**28  # bytes of a reading that are kept for a visitor
 SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side between these
 
+SIDES = (256, 384, 512, 768)  # pixels: at about such a side the network may see the picture
 SLOWER = 180  # times the seconds of the miniature's row: one of Stable Diffusion's size (by benchmark, 160 to 230)
+GROWTH = 1.2  # seconds grow with the pixels to this power: self-attention with their square, all else with them
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a run takes here: for a row that is read, for k-means, and for a row with a segment perturbed."""
+
+    reading: float
+    clustering: float
+    perturbing: float
+
+    def times(self, factor: float) -> "Pace":
+        return Pace(self.reading * factor, self.clustering * factor, self.perturbing * factor)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the network is going to compute: (U-Net rows, about the seconds that they take here), part by part.
+
+    Where a model has never run here and nothing is known to compare it with, each row counts as a second.
+    """
+
+    parts: tuple[tuple[int, float], ...]
+    is_known: bool = True
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.parts)
+
+    @property
+    def seconds(self) -> float | None:
+        """About those of all parts, where that is known."""
+        return sum(seconds for _, seconds in self.parts) if self.is_known else None
+
+    def due(self, done: int) -> float:
+        """Seconds for the first `done` rows. A part without rows is over when the next one's first row is done."""
+        due = 0.0
+        for rows, seconds in self.parts:
+            due += seconds * (min(done / rows, 1) if rows else done > 0)
+            done -= rows
+            if done <= 0:
+                break
+        return due
+
 
 _pipelines: dict[str, EmerDiffPipeline] = {}
 _loading = threading.Lock()
-_row_seconds: dict[tuple[str, str], float] = {}  # what a row has taken here, by model and preset
+_paces: dict[tuple[str, str, int], Pace] = {}  # what runs have taken here, by model, preset and pixels
 
 
 def pipeline(name: str) -> EmerDiffPipeline:
@@ -85,9 +135,27 @@ def label_of(name: str) -> str:
     return next(label for label, value in MODELS.items() if value == name)
 
 
+def native_side(model: str) -> int:
+    """Of the pictures that a model was trained on. Loads nothing but the miniature."""
+    name = MODELS.get(model)
+    pipe = pipeline(name) if name == MINIATURE else _pipelines.get(name)
+    return pipe.native_side if pipe else 512
+
+
 def defaults(model: str) -> emerdiff.Settings:
     """A model's default settings; the paper's unless the model is ours. Loads nothing but the miniature."""
-    return pipeline(MINIATURE).settings() if MODELS.get(model) == MINIATURE else emerdiff.Settings()
+    own = pipeline(MINIATURE).settings() if MODELS.get(model) == MINIATURE else emerdiff.Settings()
+    return replace(own, image_area=native_side(model) ** 2)
+
+
+def settings_of(model: str, preset: str, values: Mapping[str, object]) -> emerdiff.Settings:
+    """The settings of a run; `ValueError` for `values` that are not allowed. `side` is at least the model's own."""
+    values = dict(values)
+    if "side" in values:
+        if (side := values.pop("side")) not in SIDES:
+            raise ValueError(f"side must be one of {', '.join(map(str, SIDES))}, not {side!r}")
+        values["image_area"] = max(side, native_side(model)) ** 2
+    return replace(defaults(model), **PRESETS[preset] | values)
 
 
 def find(
@@ -98,66 +166,168 @@ def find(
     *,
     name: str,
     previous: Reading | None = None,
+    first_in: int | None = None,
 ) -> Generator[Progress, None, Found]:
     """A run in `FINE` segments, or as `values` say; yields its progress.
 
     `name` is that of the pipeline that is there for `model`: where it is another, the result says so. What still holds
-    of a `previous` reading is not computed again.
+    of a `previous` reading of the same picture is not computed again. With `first_in`, a rough pass over the same
+    reading and coarse map comes first, in that many segments; what it finds is the last sketch.
     """
     begin = time.monotonic()
-    pipe = pipeline(name)
-    settings = pipe.settings(preset=preset, **{"num_segments": FINE} | values)
-    reading = yield from pipe.read(source, settings, previous=previous)
-    segmentation = yield from pipe.segment(reading)
-    seconds = time.monotonic() - begin
-    if previous is None:  # otherwise part of the work was reused
-        _row_seconds[name, preset] = seconds / pipe.rows(settings)
+    pipe, settings = pipeline(name), settings_of(label_of(name), preset, {"num_segments": FINE} | values)
+    rows, extra = pipe.rows(settings, previous=previous), _rows_of_rough_pass(pipe, settings, first_in)
+    total = sum(rows) + extra
+    reading = yield from part(pipe.read(source, settings, previous=previous), total)
+    read = time.monotonic()
+    coarse = cluster(reading.features, settings.num_segments, settings.kmeans_n_init)
+    clustered = time.monotonic()
+    if first_in:
+        yield from part(_rough_pass(pipe, reading, coarse, first_in), total, rows[0])
+    perturb = time.monotonic()
+    segmenting = part(pipe.segment(reading, coarse_labels=coarse), total, rows[0] + extra)
+    for progress in (run := Results(segmenting)):
+        yield replace(progress, sketch=None) if first_in else progress
+    end = time.monotonic()
+    if rows[0]:
+        pace = Pace((read - begin) / rows[0], clustered - read, (end - perturb) / rows[1])
+        _learn((name, preset, reading.settings.image_area), pace)
+    segmentation = run.value
     if name != MODELS[model]:
         note = f"{model} could not be loaded; {label_of(name)} was used instead."
         segmentation = replace(segmentation, notes=(*segmentation.notes, note))
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
-    return Found(str(source), shown(open_picture(source)), segmentation, preset, seconds, kept)
+    return Found(str(source), shown(open_picture(source)), segmentation, preset, end - begin, kept)
+
+
+def _rows_of_rough_pass(pipe: EmerDiffPipeline, settings: emerdiff.Settings, num_segments: int | None) -> int:
+    rough = replace(settings, **PRESETS["preview"], num_segments=num_segments or settings.num_segments)
+    return pipe.rows(rough)[1] if num_segments else 0
+
+
+def _rough_pass(
+    pipe: EmerDiffPipeline, reading: Reading, coarse_labels: np.ndarray, num_segments: int
+) -> Generator[Progress, None, None]:
+    """The coarse map (h, w) cut to `num_segments`, and as `preview` sharpens it: the last progress has that."""
+    cuts = emerdiff.cuts(reading.blank(coarse_labels, pipe.name_or_path))
+    groups = cuts[min(num_segments, len(cuts) - 1)]
+    steps = min(PRESETS["preview"]["replay_steps"], len(reading.steps))
+    rough = reading.changed(**PRESETS["preview"] | {"replay_steps": steps, "num_segments": int(groups.max()) + 1})
+    segmenting = pipe.segment(rough, coarse_labels=groups[coarse_labels])
+    for progress in (run := Results(segmenting)):
+        yield progress
+    yield replace(progress, sketch=run.value)
 
 
 def recompute(made_of: MadeOf, reading: Reading | None, num_segments: int) -> Generator[Progress, None, Segmentation]:
     """The run that is `made_of` this, in another number of segments, not merged from more."""
     pipe, settings = pipeline(made_of.model), replace(made_of.settings, num_segments=num_segments)
-    reading = yield from pipe.read(made_of.source, settings, previous=reading)
-    return (yield from pipe.segment(reading))
+    total = sum(rows := pipe.rows(settings, previous=reading))
+    reading = yield from part(pipe.read(made_of.source, settings, previous=reading), total)
+    return (yield from part(pipe.segment(reading), total, rows[0]))
 
 
 def paint(made_of: MadeOf, reading: Reading | None, offsets: np.ndarray) -> Generator[Progress, None, np.ndarray]:
     """The picture painted again with the network perturbed by `offsets`, as `EmerDiffPipeline.probe`."""
     pipe = pipeline(made_of.model)
-    reading = reading or (yield from pipe.read(made_of.source, made_of.settings))
-    return (yield from pipe.probe(reading, offsets))
+    rows, _ = pipe.rows(made_of.settings, previous=reading)
+    total = rows + len(offsets) * _steps(pipe, made_of.settings)
+    reading = yield from part(pipe.read(made_of.source, made_of.settings, previous=reading), total)
+    return (yield from part(pipe.probe(reading, offsets), total, rows))
 
 
-def estimate(model: str, preset: str, values: Mapping[str, object]) -> tuple[int, float | None]:
-    """U-Net rows of a run as in `find`, and about the seconds that they take here.
+def _steps(pipe: EmerDiffPipeline, settings: emerdiff.Settings) -> int:
+    """Of the replay."""
+    return pipe.rows(replace(settings, num_segments=2, two_sided=False))[1] // 2
+
+
+# --- How long a run takes
+
+
+def plan(
+    model: str,
+    preset: str,
+    values: Mapping[str, object],
+    *,
+    previous: Reading | None = None,
+    first_in: int | None = None,
+) -> Plan:
+    """Of a run as in `find`. `ValueError` for values that are not allowed."""
+    pipe = _for_counting(MODELS[model])
+    settings = settings_of(model, preset, {"num_segments": FINE} | values)
+    rows = pipe.rows(settings, previous=previous)
+    if (pace := _pace(MODELS[model], preset, settings.image_area)) is None:
+        return Plan(((sum(rows), sum(rows)),), is_known=False)
+    extra = _rows_of_rough_pass(pipe, settings, first_in)
+    before = (extra, extra * _pace(MODELS[model], "preview", settings.image_area).perturbing)
+    parts = (rows[0], rows[0] * pace.reading), (0, pace.clustering), before, (rows[1], rows[1] * pace.perturbing)
+    return Plan(parts)
+
+
+def plan_again(made_of: MadeOf, reading: Reading | None, *, num_segments: int | None = None, painted: int = 0) -> Plan:
+    """Of `recompute` in `num_segments`, or of `paint` with so many offsets."""
+    pipe, settings = _for_counting(made_of.model), made_of.settings
+    if num_segments:
+        settings = replace(settings, num_segments=num_segments)
+    read, perturbed = pipe.rows(settings, previous=reading)
+    if not num_segments:
+        perturbed = painted * _steps(pipe, settings)
+    if (pace := _pace(made_of.model, made_of.preset, settings.image_area)) is None:
+        return Plan(((read + perturbed, read + perturbed),), is_known=False)
+    clustering = pace.clustering if num_segments else 0
+    return Plan(((read, read * pace.reading), (0, clustering), (perturbed, perturbed * pace.perturbing)))
+
+
+def is_installed(model: str) -> bool:
+    """Whether the model can be loaded without a download."""
+    name = MODELS[model]
+    if name in _pipelines or name == MINIATURE or Path(name).is_dir():
+        return True
+    files = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors")
+    return any(isinstance(try_to_load_from_cache(name, file, revision=CHECKPOINTS.get(name)), str) for file in files)
+
+
+def can_download() -> bool:
+    return not constants.HF_HUB_OFFLINE
+
+
+def _for_counting(name: str) -> EmerDiffPipeline:
+    """A pipeline that makes as many rows as the model of that name, which need not be loaded."""
+    return _pipelines.get(name) or pipeline(MINIATURE)
+
+
+def _learn(key: tuple[str, str, int], pace: Pace) -> None:
+    """Of what has run before, a third still counts: one run may have been disturbed."""
+    before = _paces.get(key, pace)
+    _paces[key] = Pace(*((getattr(before, f.name) + 2 * getattr(pace, f.name)) / 3 for f in fields(Pace)))
+
+
+def _pace(name: str, preset: str, area: int) -> Pace | None:
+    """About what such runs take here: as those of the nearest size have taken, if not in this quality in the slowest.
 
     A model that has not run yet is taken to be as much slower than the miniature as Stable Diffusion is; None where
     that has not run either.
     """
-    settings = defaults(model)
-    pipe = pipeline(MINIATURE)  # the number of rows is the same for all
-    rows = pipe.rows(replace(settings, **PRESETS[preset], **{"num_segments": FINE} | values))
-    seconds = _seconds_of_row(MODELS[model], preset)
-    if seconds is None and (miniatures := _seconds_of_row(MINIATURE, preset)):
-        seconds = SLOWER * miniatures
-    return rows, seconds and rows * seconds
-
-
-def _seconds_of_row(name: str, preset: str) -> float | None:
-    known = [seconds for (other, _), seconds in _row_seconds.items() if other == name]
-    return _row_seconds.get((name, preset), max(known, default=None))
+    own, slower = [key for key in _paces if key[0] == name], 1.0
+    if not own:
+        own, slower = [key for key in _paces if key[0] == MINIATURE], SLOWER
+        area *= (native_side(label_of(MINIATURE)) / native_side(label_of(name))) ** 2
+    known = [key for key in own if key[1] == preset] or own
+    nearest = min((abs(log(size / area)) for *_, size in known), default=None)
+    paces = [
+        _paces[key].times(slower * (area / key[2]) ** GROWTH) for key in known if abs(log(key[2] / area)) == nearest
+    ]
+    return max(paces, key=lambda pace: pace.perturbing, default=None)
 
 
 def calibrate(source: str | Path) -> None:
-    """Time the miniature on a picture, in all presets, so that runs can be estimated."""
-    for preset in PRESETS:
-        for _ in find(source, label_of(MINIATURE), preset, {"num_segments": 4}, name=MINIATURE):
-            pass
+    """Time the miniature on a picture, in all presets and in whole batches, so that runs can be estimated."""
+    for preset in reversed(PRESETS):
+        for _ in range(1 + (preset == "preview")):  # what comes first is slower
+            _paces.pop((MINIATURE, preset, native_side(label_of(MINIATURE)) ** 2), None)
+            segments = MOST_ROWS["cpu"] // (2 if settings_of(label_of(MINIATURE), preset, {}).two_sided else 1)
+            for _ in find(source, label_of(MINIATURE), preset, {"num_segments": segments}, name=MINIATURE):
+                pass
 
 
 def shown(picture: Image.Image) -> Image.Image:

@@ -9,10 +9,11 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image, ImageOps
 
+from .examples import Example
 from .uploads import LARGEST_MEGABYTES
 
 HERE = Path(__file__).parent
-TILE = 168  # pixels: twice the side at which it is shown, for dense screens
+TILE = 156  # pixels: twice the side at which it is shown, for dense screens
 ACCEPTED = "image/*,.heic,.heif,.avif,.tif,.tiff"  # what the chooser offers; the server looks at the content
 OWN = """<label class="tile own">
   <svg class="picture" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" aria-hidden="true">
@@ -21,7 +22,7 @@ OWN = """<label class="tile own">
   <span class="sending" role="status" hidden>Sending …</span>
   <input type="file" accept="{accept}" aria-label="Your photo" title="Choose a photo, or drop one anywhere on the page">
 </label>"""
-EXAMPLE = """<button type="button" class="tile" role="radio" aria-checked="false" tabindex="-1">
+EXAMPLE = """<button type="button" class="tile" role="radio" aria-checked="false" tabindex="-1" title="{credit}">
   <img class="picture" src="{source}" alt="" draggable="false"><span>{title}</span></button>"""
 ROW = """<div class="tiles">{own}<div role="radiogroup" aria-label="Examples">{tiles}</div></div>
 <div class="frame" hidden>Drop the picture anywhere</div>"""
@@ -30,14 +31,14 @@ ROW = """<div class="tiles">{own}<div role="radiogroup" aria-label="Examples">{t
 class Strip(gr.HTML):
     """Tiles of which one is marked. Its value is the marked one's index, or None for the visitor's own photo.
 
-    `select` tells the index of an example that was chosen; `upload` tells that there is a file of the visitor's, whose
-    path handlers are then given as the value.
+    `select` tells the index of an example that was chosen as `event.index`. On `upload` handlers are given the path of
+    the visitor's file as the value, and say what is shown then.
     """
 
-    def __init__(self, titles: Sequence[str], pictures: Sequence[Path], value: int | None = None, **options) -> None:
+    def __init__(self, examples: Sequence[Example], value: int | None = None, **options) -> None:
         tiles = (
-            EXAMPLE.format(title=escape(title), source=thumbnail(picture))
-            for title, picture in zip(titles, pictures, strict=True)
+            EXAMPLE.format(title=escape(one.title), credit=escape(one.credit), source=thumbnail(one.picture))
+            for one in examples
         )
         super().__init__(
             value,
@@ -49,8 +50,8 @@ class Strip(gr.HTML):
             **options,
         )
 
-    def preprocess(self, payload: dict | int | None) -> str | None:
-        return payload["path"] if isinstance(payload, dict) else None
+    def preprocess(self, payload: dict | None) -> str | None:
+        return payload and payload["path"]
 
     def postprocess(self, value: int | None) -> int:
         return -1 if value is None else value  # gradio's page makes null an empty text

@@ -217,8 +217,8 @@ function build(layout, count) {
     if (layout === 'divider') stage.divider = divider(stage);
     const chip = make('div', 'chip', stage, {hidden: true});
     tools(stage, () => root.dataset.name);
-    const note = make('p', '', figure);
-    layers.forEach((pane) => Object.assign(pane, {figure, caption, stage, chip, note}));
+    const below = make('p', '', figure);
+    layers.forEach((pane) => Object.assign(pane, {figure, caption, stage, chip, below}));
     panes.push(...layers);
   }
 }
@@ -244,7 +244,7 @@ async function show() {
     Object.assign(into.image, {src: pane.source, alt: pane.alt});
     into.canvas.hidden = !pane.decodedLabels;
     if (value.layout === 'row') into.caption.textContent = pane.title;
-    into.note.textContent = pane.note;
+    into.below.textContent = pane.note;
     into.stage.style.setProperty('--ratio', pane.ratio);
   });
   if (value.layout === 'divider') {

@@ -69,11 +69,13 @@ def shown(panes: Sequence[Pane], name: str, layout: str = "row") -> dict:
     """The value of a viewer that shows `panes`, two where the `layout` is a divider; `name` is that of saved files."""
     if layout not in LAYOUTS or (layout == "divider" and len(panes) != 2):
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, and a divider needs two panes")
-    return {"name": name, "layout": layout, "panes": [_sent(pane) for pane in panes]}
+    pictures = {id(pane.picture): pane.picture for pane in panes}  # most panes show the same one
+    files = {key: _file(picture) for key, picture in pictures.items()}
+    return {"name": name, "layout": layout, "panes": [_sent(pane, files[id(pane.picture)]) for pane in panes]}
 
 
-def _sent(pane: Pane) -> dict:
-    sent = {"title": pane.title, "alt": pane.alt, "note": pane.note, "fill": pane.fill, "picture": _file(pane.picture)}
+def _sent(pane: Pane, picture: dict) -> dict:
+    sent = {"title": pane.title, "alt": pane.alt, "note": pane.note, "fill": pane.fill, "picture": picture}
     if pane.labels is not None:
         legend = pane.legend
         sent |= {

@@ -8,6 +8,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -167,8 +169,9 @@ def set_slider(page, label: str, value: float) -> None:
 
 
 def ready(page):
-    """The example can be explored: its segments are in the table."""
-    row(page, "Segment 1").wait_for(timeout=120_000)
+    """The example can be explored: its full result is there, not only what is stored of it."""
+    page.get_by_role("button", name="Recompute at this k", disabled=False).wait_for(timeout=120_000)
+    row(page, "Segment 1").wait_for()
 
 
 def shows(page, figures, **options) -> None:
@@ -178,7 +181,18 @@ def shows(page, figures, **options) -> None:
 
 def at_work(page):
     """The network works on what was asked for, and says how far it is."""
-    return page.get_by_text(re.compile(r"\d+%, about .* left"))
+    return page.locator("#status .said").get_by_text(re.compile(r"\d+%, about .* left"))
+
+
+def says(page, text, **options) -> None:
+    """The status line comes to say it."""
+    page.locator("#status .said").get_by_text(text).wait_for(**options)
+
+
+def unfold(page) -> None:
+    """The settings."""
+    page.locator("#settings").get_by_text("Settings", exact=True).click()
+    page.get_by_label("number input for Timestep", exact=True).wait_for()
 
 
 def row(page, name: str):

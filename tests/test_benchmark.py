@@ -56,9 +56,9 @@ def test_a_published_procedure_that_is_not_run_is_multiplied_out(small, square):
     assert (sampled.rows, sampled.decodes, sampled.tflop) == (whole.rows, whole.decodes, whole.tflop)
 
 
-@pytest.mark.parametrize(("two_sided", "rows", "decodes"), [(True, 2 * 4 * 20, 40), (False, 4 * 20, 21)])
-def test_a_run_that_is_cut_short_is_extrapolated_to_all_rows_and_decodes(small, square, two_sided, rows, decodes):
-    settings = quick(num_segments=20, two_sided=two_sided)
+@pytest.mark.parametrize(("two_sided", "k", "rows", "decodes"), [(True, 10, 2 * 4 * 10, 20), (False, 20, 4 * 20, 21)])
+def test_a_run_that_is_cut_short_is_extrapolated_to_all_rows_and_decodes(small, square, two_sided, k, rows, decodes):
+    settings = quick(num_segments=k, two_sided=two_sided)
     short, whole = (benchmark.run(small, square, settings, "exact", limit) for limit in (0, 60))
     assert short.extrapolated and short.labels is None and not whole.extrapolated
     assert (short.rows, short.decodes) == (whole.rows, whole.decodes) == (4 + rows, decodes)

@@ -16,10 +16,11 @@ from emerdiff import EmerDiffPipeline, attention, autoencoder
 from emerdiff.attention import SharedAttention, shared_attention
 from emerdiff.batches import Results, in_batches
 from emerdiff.hooks import edit, reach
-from emerdiff.inversion import sampling_steps, thinned
+from emerdiff.inversion import invert, sampling_steps, thinned
 from emerdiff.loading import fast_dtype
 from emerdiff.matching import agreement
-from emerdiff.recut import cuts
+from emerdiff.pipeline import _noise_like
+from emerdiff.recut import cuts, recut
 from emerdiff.settings import PRESETS
 from emerdiff.studies.sweep import VARIANTS
 
@@ -119,9 +120,10 @@ def test_features_are_computed_no_further_than_their_layer(small):
 
 
 def test_draws_of_features_do_not_depend_on_the_batch(small, picture):
-    results = [small(picture, quick(feature_draws=5, feature_timestep=50), rows_per_batch=rows) for rows in (1, 2, 8)]
-    for result in results[1:]:
-        np.testing.assert_allclose(result.features, results[0].features, rtol=1e-4, atol=1e-5)
+    settings = quick(feature_draws=5, feature_timestep=50)
+    first, *others = (value_of(small.read(picture, settings, rows_per_batch=rows)).features for rows in (1, 2, 8))
+    for features in others:
+        np.testing.assert_allclose(features, first, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_outside_transformers_is_refused():
@@ -185,6 +187,83 @@ def test_all_steps_of_the_grid_are_what_none_means(small, picture):
     np.testing.assert_array_equal(all_of_four.differences, small(picture, quick()).differences)
     np.testing.assert_array_equal(more.differences, all_of_four.differences)
     assert more.settings.replay_steps == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_inversion_along_fewer_steps_is_the_one_that_these_steps_and_their_noise_give(small, picture, count):
+    reading = value_of(small.read(picture, quick()))
+    fewer = reading.changed(replay_steps=count)
+    kept = [i for i, inverted in enumerate(reading.inversion.steps) if inverted.step.t in [s.t for s in fewer.steps]]
+    draw = _noise_like(reading.x_0, 42)
+    noise = [draw() for _ in reading.steps][::-1]
+    of_kept = iter([noise[i] for i in kept[::-1]])
+    names = tuple(reading.inversion.steps[0].recorded)
+    expected = value_of(
+        invert(
+            small.unet,
+            reading.x_0,
+            reading.prompt,
+            fewer.steps,
+            noise=lambda: next(of_kept),
+            recorded=names,
+            feature=small._feature(reading.settings),
+            rows=4,
+        )
+    )
+    assert fewer.steps == thinned(reading.steps, count) and fewer.settings.replay_steps == count
+    for ours, theirs in zip(fewer.inversion.steps, expected.steps, strict=True):
+        assert ours.step == theirs.step
+        for part in ("x_t", "prediction", "residual"):
+            torch.testing.assert_close(getattr(ours, part), getattr(theirs, part), rtol=0, atol=2e-5)
+
+
+def test_a_rough_pass_over_a_reading_needs_only_its_own_rows_and_leaves_the_reading_as_it_was(small, picture):
+    reading = value_of(small.read(picture, quick()))
+    whole = value_of(small.segment(reading))
+    rough = reading.changed(num_segments=2, two_sided=False, replay_steps=2)
+    coarse = recut(whole, 2).coarse_labels
+    events = list(results := Results(small.segment(rough, coarse_labels=coarse)))
+    assert events[-1].done == events[-1].total == 2 * 2
+    assert np.array_equal(results.value.coarse_labels, coarse) and (results.value.labels != 0).any()
+    again = value_of(small.segment(reading))
+    np.testing.assert_array_equal(again.responses, whole.responses)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"seed": 1}, "read again for another seed"),
+        ({"image_area": 80 * 80}, "read again for another image_area"),
+        ({"modulation_timestep": 201}, "read again for another modulation_timestep"),
+        ({"replay_steps": 5}, "at most 4"),
+    ],
+)
+def test_a_reading_is_not_used_for_what_it_does_not_hold(small, picture, changes, said):
+    reading = value_of(small.read(picture, quick()))
+    with pytest.raises(ValueError, match=said):
+        reading.changed(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes, rows",
+    [
+        ({}, (0, 2 * 4 * 4)),
+        ({"strength": 3.0, "num_segments": 3}, (0, 2 * 3 * 4)),
+        ({"modulation_timestep": 201}, (3, 2 * 4 * 3)),
+        ({"feature_timestep": 50}, (2, 2 * 4 * 4)),
+        ({"seed": 7}, (4 + 1, 2 * 4 * 4)),
+        ({"image_area": 96 * 96}, (4 + 1, 2 * 4 * 4)),
+    ],
+)
+def test_the_rows_of_a_run_are_known_before_it_and_count_no_more_than_it_computes(small, picture, changes, rows):
+    settings = quick(feature_draws=2)
+    first, changed = value_of(small.read(picture, settings)), replace(settings, **changes)
+    assert small.rows(settings) == (4 + 1, 2 * 4 * 4)
+    assert small.rows(changed, previous=first) == rows
+    events = list(results := Results(small.read(picture, changed, previous=first)))
+    assert [(e.done, e.total) for e in events[-1:]] == [(rows[0], rows[0])] * (rows[0] > 0)
+    *_, last = small.segment(results.value)
+    assert last.done == last.total == rows[1]
 
 
 def test_one_side_is_half_of_both_where_the_offset_is_small(small, picture):
@@ -360,12 +439,12 @@ def test_coarse_labels_that_do_not_fit_are_refused(small, picture, labels):
         small(picture, quick(), coarse_labels=labels)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int8, np.uint16])
-def test_a_runs_own_coarse_labels_give_the_run_again(small, picture, dtype):
-    result = small(picture, quick())
-    again = small(picture, quick(), coarse_labels=result.coarse_labels.astype(dtype))
-    assert again.coarse_labels.dtype == np.int32
-    np.testing.assert_array_equal(again.differences, result.differences)
+def test_a_runs_own_coarse_labels_give_the_run_again_whatever_their_type(small, picture):
+    result = small(picture, quick(num_segments=2))
+    for dtype in (np.int32, np.int8, np.uint16):
+        again = small(picture, quick(num_segments=2), coarse_labels=result.coarse_labels.astype(dtype))
+        assert again.coarse_labels.dtype == np.int32
+        np.testing.assert_array_equal(again.differences, result.differences)
 
 
 @pytest.mark.parametrize("k", [1, 0, 9])

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import quick
+from conftest import quick, small_parts
 from PIL import Image
 from scipy.stats import entropy
 
+import emerdiff
 from emerdiff.__main__ import main
 from emerdiff.miniature.scenes import CLASSES, draw_scene
 from emerdiff.studies import competitors
@@ -92,11 +93,39 @@ def result(small, picture):
     return small(picture, quick())
 
 
+@pytest.fixture(scope="module")
+def four_levels():
+    """Levels like those of Stable Diffusion 1.x, whose native grid lies two levels below the latents."""
+    blocks = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    changes = {"sample_size": 64, "block_out_channels": (32, 32, 32, 32), "norm_num_groups": 8}
+    return emerdiff.EmerDiffPipeline(**small_parts(**changes, down_block_types=blocks[0], up_block_types=blocks[1]))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_labels_every_pixel_and_does_so_again(small, result, method):
     labels = METHODS[method](small, result)
     assert labels.shape == result.labels.shape and labels.dtype == np.int32 and labels.min() >= 0
     np.testing.assert_array_equal(METHODS[method](small, result), labels)
+
+
+@pytest.mark.parametrize("method", ["DiffSeg", "DiffCut"])
+@pytest.mark.parametrize("network", ["miniature", "small_v2", "four_levels"])
+def test_the_networks_attention_is_read_on_every_kind_of_checkpoint(request, picture, method, network):
+    pipe = request.getfixturevalue(network)
+    result = pipe(picture, quick(num_segments=3, modulation_timestep=1))
+    bare = replace(result, features=result.features[:0], responses=result.responses[:0])
+    labels = METHODS[method](pipe, bare)
+    assert labels.shape == result.image.shape[:2] and labels.dtype == np.int32 and labels.min() >= 0
+    np.testing.assert_array_equal(labels, METHODS[method](pipe, result))
+
+
+def test_diffcut_says_which_network_it_cannot_read(small, result):
+    with pytest.raises(ValueError, match="DiffCut needs self-attention in the network's encoder"):
+        competitors.diffcut(small, replace(result, coarse_labels=result.coarse_labels[:, :5]))
+
+
+def test_the_coarse_map_alone_is_that_of_the_run(small, result):
+    np.testing.assert_array_equal(competitors.coarse_map(small, result), result.coarse_labels)
 
 
 def test_nearest_labels_are_those_of_the_cells(small, result):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +18,19 @@ import numpy as np
 import pytest
 from conftest import quick, value_of
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 import emerdiff
 from emerdiff.drawing import boundaries, palette
 from emerdiff.masks import upsample_nearest
 from emerdiff.settings import PRESETS
-from explorer import links, pictures, runs
+from explorer import evidence, links, pair, pictures, probing, runs
 from explorer.asking import Asked, Finding, Recomputed, applied
+from explorer.code import code
 from explorer.help import HELP
 from explorer.links import Link
-from explorer.session import FINE, Found, Session
+from explorer.pictures import VIEWS
+from explorer.session import FINE, Edits, Found, Session
 
 K, GRID, SIZE, SHOWN, ORIGINAL = 8, (4, 6), (48, 72), (144, 96), (90, 60)  # GRID and SIZE are (height, width)
 SCALE = SIZE[0] // GRID[0]
@@ -379,6 +382,7 @@ VALUES = {
     "example": "house",
 }
 KEY = "0123456789abcdef" * 2
+DONE = Edits((frozenset({2, 5}), frozenset({2, 6})), {1: "Sky"}, frozenset({0, 3}))
 ALL = dict(parse_qsl(Link(**VALUES).query))
 
 
@@ -387,12 +391,17 @@ ALL = dict(parse_qsl(Link(**VALUES).query))
     [
         {},
         {"k": 2, "full": True, "preset": "fast", "view": "side by side"},
-        {"k": FINE, "preset": "preview", "view": "coarse map", "example": "mountains"},
+        {"k": FINE, "preset": "preview", "view": "coarse map", "example": "room"},
         {"strength": 0.5, "smoothing": 1.2, "model": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
         {"strength": 0.0, "smoothing": 0.0, "seed": 0, "modulation_timestep": 0, "feature_timestep": 0},
         {"strength": 1 / 3, "smoothing": 0.1 + 0.2, "seed": 2**63 - 1},
         {"example": None, "picture": KEY},
         {"example": "flower"},
+        {"opacity": 0.35, "outlines": False},
+        {"opacity": 0.0},
+        {"edits": DONE},
+        {"edits": Edits(hidden=frozenset(range(FINE)))},
+        {"edits": Edits(names={0: '</script><b onclick="x">&amp;', 29: "a=b&c=d#%2B+ \\\"'\n", 7: "空 🌳 é"})},
     ],
 )
 def test_a_link_comes_back_from_its_query(changes):
@@ -400,12 +409,50 @@ def test_a_link_comes_back_from_its_query(changes):
     again = Link.parse(dict(parse_qsl(link.query)))
     assert again == link
     assert [type(value) for value in vars(again).values()] == [type(value) for value in vars(link).values()]
+    assert re.fullmatch(r"[\w.~/:,%+=&-]*", link.query, re.ASCII)  # so that no program cuts it short
+
+
+@pytest.mark.parametrize(
+    "query, changes",
+    [
+        ("preset=exact&view=slider&example=house", {}),
+        ("preset=fast&view=side+by+side&full=True&example=house", {"preset": "fast", "view": VIEWS[1], "full": True}),
+        (f"preset=exact&view=slider&picture={KEY}&name=cat", {"example": None, "picture": KEY, "name": "cat"}),
+    ],
+)
+def test_links_of_earlier_versions_still_open(query, changes):
+    old = "model=miniature&k=12&modulation_timestep=281&strength=10.0&feature_timestep=301&smoothing=0.8&seed=42&"
+    assert Link.parse(dict(parse_qsl(old + query))) == Link(**VALUES | changes)
+
+
+def test_a_link_restores_what_was_done_to_the_segments(session, found):
+    edited = session.rename([1], "Sky").merge([2, 5]).merge([2, 6]).hide([0])
+    again = Link.parse(dict(parse_qsl(Link(**VALUES | {"edits": edited.edits}).query)))
+    after = applied(Finding(linked := replace(asked(), edits=again.edits), found), None, linked, K)
+    assert state(after)[3:] == state(edited)[3:] and not after.before
+    mine = after.rename([3], "Mine")
+    assert applied(Finding(linked, found), mine, linked, K).edits == mine.edits  # what came later stays
+
+
+@pytest.mark.parametrize("length, fits", [(10, True), (80, False)])
+def test_names_that_are_too_long_for_an_address_are_left_out_of_it(length, fits):
+    edits = Edits((frozenset({2, 3}),), {i: f"{i:02}".ljust(length, "x") for i in range(FINE)}, frozenset({4}))
+    link = Link(**VALUES | {"edits": edits})
+    fitting = link.fitting()
+    assert len(fitting.query) <= links.LONGEST and (fitting == link) == fits
+    assert fitting.edits == (edits if fits else replace(edits, names={}))
+
+
+def test_all_that_can_be_merged_and_hidden_fits_into_an_address():
+    pairs = tuple(frozenset({0, i}) for i in range(1, FINE - 1))
+    link = Link(**VALUES | {"edits": Edits(pairs, {}, frozenset(range(FINE)))})
+    assert len(urlencode(parse_qsl(link.query))) <= links.LONGEST  # also as browsers write it
 
 
 def test_a_link_is_short_and_says_only_what_it_must():
     query = Link(**VALUES).query
     assert "smoothing=0.8" in query and "strength=10" in query and len(query) < 200
-    assert not {"picture", "full"} & ALL.keys()
+    assert ALL.keys() == VALUES.keys()
 
 
 @pytest.mark.parametrize("query", [{}, {"utm_source": "x", "__theme": "dark"}])
@@ -442,6 +489,25 @@ def test_other_names_in_a_query_are_passed_over():
         ({"example": None, "picture": KEY + "\n"}, "32 hexadecimal digits"),
         ({"example": None, "picture": KEY + "0"}, "32 hexadecimal digits"),
         ({"example": None, "picture": KEY.upper()}, "32 hexadecimal digits"),
+        ({"opacity": "1.01"}, "opacity must be from 0 to 1, not 1.01"),
+        ({"opacity": "nan"}, "opacity must be from 0 to 1, not nan"),
+        ({"opacity": "x"}, "opacity must be a number, not 'x'"),
+        ({"outlines": "1"}, "outlines must be true or false, not '1'"),
+        ({"full": "no"}, "full must be true or false, not 'no'"),
+        *(
+            ({"edits": text}, "edits must be like")
+            for text in (
+                "", "x", "1", "null", "[]", '"names"', "{", "[" * 1900, "{}x", '{"other":1}', '{"names":["Sky"]}',
+                '{"names":{"30":"Sky"}}', '{"names":{"-1":"Sky"}}', '{"names":{"x":"Sky"}}', '{"names":"Sky"}',
+                '{"merged":[2,3]}', '{"merged":[[2,30]]}', '{"merged":[["2","3"]]}', '{"merged":[[true,2]]}',
+                '{"merged":[[[2],3]]}', '{"merged":{"2":3}}', '{"merged":null}', '{"hidden":[-1]}', '{"hidden":[1.5]}',
+                '{"hidden":[NaN]}', '{"hidden":["0"]}', '{"hidden":0}',
+            )
+        ),
+        *(
+            ({"edits": f'{{"names":{{"1":{name}}}}}'}, "a segment's name must be text")
+            for name in ("1", "null", '["Sky"]', '"\\u0000"', '"\\ud800"', f'"{"x" * 81}"')
+        ),
     ],
 )
 def test_what_the_page_does_not_have_is_refused(changes, message):
@@ -463,12 +529,40 @@ def test_what_a_link_lacks_is_named(name):
 
 
 @pytest.mark.parametrize("digit", ["9", "x", "é", "🌳", "%", "\0"])
-@pytest.mark.parametrize("name", [*ALL, "picture"])
+@pytest.mark.parametrize("name", [*ALL, "picture", "edits"])
 def test_long_values_are_refused_in_a_short_sentence(name, digit):
     for length in (1000, 4000, 10**6):
         with pytest.raises(ValueError) as error:
             Link.parse(ALL | {name: digit * length})
         assert len(str(error.value)) < 200
+
+
+# --- Code
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    "preset, changes", [("exact", {}), ("fast", {"strength": 3.0}), ("preview", {"image_area": 384**2, "seed": 7})]
+)
+def test_the_code_that_is_shown_asks_for_what_is_shown(fine, found, miniature, monkeypatch, preset, changes, full):
+    settings = replace(runs.settings_of(runs.label_of("miniature"), preset, changes), num_segments=K)
+    session = Session(replace(found, segmentation=replace(fine, settings=settings), preset=preset), 4)
+    if full:
+        session = session.recomputed(replace(session.segmentation, settings=replace(settings, num_segments=4)))
+    asked = []
+
+    def pipe(_, settings):
+        asked.append(settings)
+        return replace(fine, settings=settings)
+
+    pipe.settings = miniature.settings
+    monkeypatch.setattr(emerdiff, "load", lambda _: pipe)
+    exec(code(session), names := {})
+    [shown] = asked
+    shown = replace(shown, image_area=shown.image_area or miniature.native_side**2)
+    assert shown == replace(settings, num_segments=4 if full else K)
+    if not full:
+        np.testing.assert_array_equal(names["segmentation"].labels, session.segmentation.labels)
 
 
 # --- Pictures that are kept for links
@@ -477,6 +571,7 @@ def test_long_values_are_refused_in_a_short_sentence(name, digit):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(links, "FOLDER", tmp_path / "linked")
+    monkeypatch.setattr(links, "_known", {})
     return links.FOLDER
 
 
@@ -508,6 +603,34 @@ def test_a_picture_that_is_not_there_is_refused(folder):
         with pytest.raises(ValueError, match="kept for 24 hours"):
             links.kept(KEY)
         links.keep(noise(0))
+
+
+def test_an_upload_is_found_by_its_key_while_it_is_there_and_comes_back_without_what_else_it_tells(folder, tmp_path):
+    upload, told = tmp_path / "upload.jpg", Image.Exif()
+    told[0x010E] = "taken at home"
+    noise(0).save(upload, exif=told)
+    key = links.key_of(str(upload))
+    assert not folder.exists()  # nothing is written for it
+    with Image.open(links.kept(key)) as again:
+        assert not again.getexif() and again.format == "PNG"
+        assert links.keep(again.convert("RGB")) == key == links.key_of(str(upload))
+    links.kept(key).unlink()
+    upload.unlink()
+    with pytest.raises(ValueError, match="is gone"):
+        links.kept(key)
+
+
+def test_only_the_files_used_last_are_known_by_their_keys(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "MOST_KNOWN", 2)
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, file in enumerate(files):
+        noise(i).save(file)
+        links.key_of(str(files[0]))
+        links.key_of(str(file))
+    assert len(links._known) == 2
+    for i, known in enumerate((True, False, True)):
+        key = links.digest(noise(i))
+        assert (links.kept(key).stem == key) if known else pytest.raises(ValueError, links.kept, key)
 
 
 def test_expired_pictures_are_refused_and_go_when_another_is_kept(folder):
@@ -699,22 +822,22 @@ def test_hidden_segments_are_scored_and_merged_ones_as_one(session):
 # --- What is drawn
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_exactly_the_chosen_cells_are_marked(found, sign):
-    session = Session(
-        replace(found, shown=Image.new("RGB", (143, 97), (128, 128, 128))), K
-    )  # not multiples of the grid
-    chosen = np.zeros(GRID, bool)
-    chosen[[0, 1, 3], [5, 2, 2]] = True
-    none = pictures.cells(session, np.zeros(GRID, bool), sign)
-    marked = pictures.cells(session, chosen, sign)
-    rows, columns = np.arange(97) * GRID[0] // 97, np.arange(143) * GRID[1] // 143
-    np.testing.assert_array_equal((marked != none).any(2), chosen[rows][:, columns])
-    blue_or_orange = marked[15, 130].astype(int)
-    assert chosen[rows[15], columns[130]] and (blue_or_orange[0] > blue_or_orange[2]) == (sign > 0)
-    lines = (none != 128).any(2)  # 3 and 5 of them, from border to border
+def test_chosen_cells_stay_bright_in_a_frame_that_shows_on_any_colour():
+    for grey in (0, 255, (255, 169, 14)):  # the last one is the tint itself
+        picture = Image.new("RGB", (143, 97), grey if isinstance(grey, tuple) else (grey,) * 3)  # no multiples of GRID
+        chosen = np.zeros(GRID, bool)
+        chosen[1:3, 2:4] = True
+        none, marked = pictures.cells(picture, np.zeros(GRID, bool)), pictures.cells(picture, chosen)
+        rows, columns = np.arange(97) * GRID[0] // 97, np.arange(143) * GRID[1] // 143
+        inside = chosen[rows][:, columns]
+        around = binary_dilation(inside, iterations=2) & ~inside
+        assert (marked[around] == 0).all()
+        assert (marked[inside & ~binary_erosion(inside)] == 255).all()
+        rest = ~inside & ~around
+        assert (marked[rest] <= none[rest]).all() and marked[rest].mean() <= 0.5 * none[rest].mean()
+        assert marked[binary_erosion(inside, iterations=3)].mean() > marked[rest].mean() + 30
+    lines = (pictures.cells(Image.new("RGB", (143, 97)), np.zeros(GRID, bool)) > 0).all(2)  # from border to border
     assert lines.all(1).sum() == GRID[0] - 1 and lines.all(0).sum() == GRID[1] - 1
-    assert lines.sum() == 3 * 143 + 5 * 97 - 15
 
 
 def test_the_table_has_a_row_for_each_segment_and_its_shares_make_a_whole(session):
@@ -765,6 +888,106 @@ def test_facts_are_of_the_chosen_segments_together(session):
     assert pictures.facts(edited, [6, 1]) == expected
     for ids in ([], [99]):
         assert pictures.facts(edited, ids).startswith("Choose a segment")
+
+
+def test_a_change_is_that_of_the_segments_together_in_levels_of_255(session):
+    of_each = session.segmentation.responses.astype(float)
+    together = of_each[session.ids.index(1)] + of_each[session.ids.index(6)]
+    np.testing.assert_allclose(
+        pictures.change(session, [6, 1]), 127.5 * np.sqrt((together**2).sum(0)), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_without_a_choice_a_sure_segment_of_middling_size_away_from_the_border_is_looked_at(found):
+    coarse = np.zeros((8, 8), int)  # all over
+    coarse[3:5, 3:5] = 1  # the object
+    coarse[0, :3] = 2  # as sure, but at the border
+    coarse[5, 5:7] = 3  # less sure
+    cells = upsample_nearest(coarse, (64, 64)) == np.arange(4)[:, None, None]
+    changes = cells * np.array([9, 9, 9, 2])[:, None, None] + 1.0
+    responses, image = np.repeat(changes[:, None], 3, 1).astype(np.float32), np.zeros((64, 64, 3), np.uint8)
+    result = segmentation(coarse, responses, image=image)
+    assert pictures.interesting(result) == 1
+    session = Session(replace(found, segmentation=result, shown=Image.fromarray(image)), 4)
+    object_ = session.ids[session.segmentation.labels[32, 32]]
+    assert pictures.examined(session, []) == pictures.examined(session, [99]) == [object_]
+    assert pictures.examined(session, [3, 0, 99]) == [3, 0]
+    assert "Click another segment" in pictures.evidence_of(session, [])
+    assert "Click another segment" not in pictures.evidence_of(session, [3])
+
+
+def test_what_was_painted_is_shown_only_beside_what_it_was_painted_of(session, found):
+    def painted(of: Session, ids: list[int]) -> evidence.Painted:
+        return evidence.Painted(of.made_of, of.cells_of(ids), {})
+
+    another = Session(replace(found, source="another.png"), K)
+    for now, chosen, expected in (
+        (session, [3], True),
+        (session.rename([3], "sky"), [3], True),
+        (session, [3, 4], False),
+        (session.merge([3, 4]), [3], False),  # its cells are more than they were
+        (another, [3], False),
+        (another.gone(), [3], False),
+        (None, [3], False),
+    ):
+        assert evidence.is_of_now(painted(session, [3]), now, chosen) is expected
+    assert evidence.is_of_now(painted(session, pictures.examined(session, [])), session, [])
+    assert not evidence.is_of_now(None, session, [3])
+
+
+def test_evidence_names_segments_as_text_and_says_what_its_colours_mean(session):
+    shown = pictures.evidence_of(session.rename([3], "<b>x</b>"), [3])
+    assert "&lt;b&gt;x&lt;/b&gt;: " in shown and "<b>" not in shown
+    most = pictures.change(session, [3]).max()
+    assert f"<span>0</span><span>{most / 2:.3g}</span><span>{most:.3g}</span>" in shown and "levels of 255" in shown
+    assert f"Its cells: {session.cells_of([3]).sum()} of {GRID[0] * GRID[1]}" in shown
+    assert shown.count('<img src="data:image/jpeg;base64,') == 2 and shown.count('alt="') == 2
+
+
+def test_what_a_stopped_run_has_not_perturbed_is_said(session, fine, found):
+    responses = fine.responses.copy()
+    responses[2] = 0
+    stopped = Session(replace(found, segmentation=segmentation(fine.coarse_labels, responses)), K)
+    segment = next(i for i in stopped.ids if not pictures.change(stopped, [i]).any())
+    assert "has not perturbed it" in pictures.evidence_of(stopped, [segment])
+    assert "has not perturbed it" not in pictures.evidence_of(stopped, [(segment + 1) % K])
+
+
+@pytest.mark.parametrize("most", [0.25, 1, 19])
+def test_a_colour_bar_has_the_colours_and_numbers_of_the_map(most):
+    values = np.linspace(0, most, 256)[None]
+    bar = pictures.colour_bar(most, "levels of 255")
+    assert re.findall(r"<span>(.*?)</span>", bar) == [f"{x:.3g}" for x in (0, most / 2, most)]
+    stops = [tuple(map(int, stop)) for stop in re.findall(r"rgb\((\d+),(\d+),(\d+)\)", bar)]
+    drawn = pictures.heat(values, (256, 1))[0]
+    np.testing.assert_allclose(stops, drawn[np.linspace(0, 255, len(stops)).round().astype(int)], atol=3)
+
+
+def test_a_pair_amplifies_the_change_about_the_unperturbed_picture(tmp_path):
+    unperturbed = np.full((4, 6, 3), 100.0)
+    ends = [unperturbed - 10, unperturbed + 40]
+    value = pair.shown(unperturbed, ends, ("less", "more"), "name")
+    levels = {
+        factor: [np.unique(np.asarray(Image.open(file["path"]))).tolist() for file in files]
+        for factor, files in value["files"].items()
+    }
+    assert value["titles"] == ["less", "more"] and levels == {"1": [[90], [140]], "5": [[50], [255]]}
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [("", []), ("1,2", [(1, 2)]), (" 3,5  0 , 0".replace(" , ", ","), [(0, 0), (3, 5)]), ("1,1;1,1", [(1, 1)])],
+)
+def test_cells_are_read_as_they_are_written(text, cells):
+    chosen = probing.cells_of(text, GRID)
+    assert [tuple(cell) for cell in np.argwhere(chosen)] == cells
+    np.testing.assert_array_equal(probing.cells_of(probing.written(chosen), GRID), chosen)
+
+
+@pytest.mark.parametrize("text", ["4,0", "0,6", "-1,0", "a", "1", "1,2,3", "1.5,2", "<b>1,2</b>"])
+def test_what_is_no_cell_of_the_grid_is_refused(text):
+    with pytest.raises(ValueError, match="rows from 0 to 3 and columns from 0 to 5"):
+        probing.cells_of(text, GRID)
 
 
 def test_views_show_the_labels_at_the_size_that_is_shown(session):
@@ -872,7 +1095,7 @@ def test_help_says_how_many_steps_the_presets_make():
     own = runs.defaults(runs.label_of(runs.MINIATURE))
     steps = {}
     for preset in PRESETS:
-        rows = [runs.estimate(runs.label_of(runs.MINIATURE), preset, {"num_segments": k})[0] for k in (2, 3)]
+        rows = [runs.plan(runs.label_of(runs.MINIATURE), preset, {"num_segments": k}).rows for k in (2, 3)]
         steps[preset] = (rows[1] - rows[0]) / (2 if replace(own, **PRESETS[preset]).two_sided else 1)
     said = f"*Fast* makes {steps['fast']:g} denoising steps where *exact* makes {steps['exact']:g} with the miniature"
     words = " ".join(HELP.split())
@@ -902,34 +1125,6 @@ def test_pictures_are_shown_with_a_longer_side_of_512_to_1024_pixels(size, expec
     np.testing.assert_allclose(np.mean(shown, (0, 1)), np.mean(picture, (0, 1)), atol=3)
     if size == expected:
         np.testing.assert_array_equal(shown, picture)
-
-
-def test_an_estimate_has_no_seconds_before_any_model_has_run(monkeypatch):
-    monkeypatch.setattr(runs, "_row_seconds", {})
-    for model in runs.MODELS:
-        rows = {preset: runs.estimate(model, preset, {"num_segments": FINE}) for preset in ("exact", "fast", "preview")}
-        assert all(seconds is None for _, seconds in rows.values())
-        assert rows["exact"][0] > rows["fast"][0] > rows["preview"][0] > 0
-        assert runs.estimate(model, "exact", {"num_segments": 5})[0] < rows["exact"][0]
-
-
-def test_an_estimate_goes_by_what_a_row_took_with_the_model_in_this_quality_or_else_the_slowest(monkeypatch):
-    (model, name), (other, _) = list(runs.MODELS.items())[:2]
-    monkeypatch.setattr(runs, "_row_seconds", {(name, "exact"): 0.5, (name, "fast"): 0.25})
-    for preset, row in {"exact": 0.5, "fast": 0.25, "preview": 0.5}.items():
-        rows, seconds = runs.estimate(model, preset, {"num_segments": 10})
-        assert seconds == pytest.approx(row * rows)
-    for preset, row in {"exact": 0.5, "fast": 0.25}.items():  # by the miniature's
-        rows, seconds = runs.estimate(other, preset, {})
-        assert seconds == pytest.approx(runs.SLOWER * row * rows)
-
-
-def test_calibrating_makes_runs_of_all_models_and_presets_known(monkeypatch, picture, tmp_path):
-    monkeypatch.setattr(runs, "_row_seconds", {})
-    picture.save(tmp_path / "picture.png")
-    runs.calibrate(tmp_path / "picture.png")
-    for model in runs.MODELS:
-        assert all(runs.estimate(model, preset, {})[1] > 0 for preset in PRESETS)
 
 
 def test_a_checkpoint_that_cannot_be_had_is_stood_in_for_by_another_and_that_is_said(monkeypatch, checkpoint, tmp_path):

@@ -12,6 +12,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
+from conftest import shows
 from PIL import Image
 from test_app import QUICK, served
 
@@ -21,6 +22,7 @@ from explorer import examples as example_store
 from explorer import guard
 from explorer.examples import examples
 from explorer.folders import UPLOADS
+from explorer.strip import Strip
 
 META = {"_type": "gradio.FileData"}
 HERE = {"path": str(examples()[0].picture)}  # an example's picture
@@ -126,12 +128,19 @@ def test_only_uploads_and_examples_can_be_opened_and_all_others_get_one_sentence
     assert asked(url, "segment_once", HERE, *values())[0]  # the visitor's upload could be, too
     of_truth = next(n for n, fn in demo.fns.items() if fn.name == "score")
     truth = demo.fns[of_truth].inputs[-1]
+    of_drop = next(n for n, fn in demo.fns.items() if fn.name == "dropped")
+    inputs = demo.fns[of_drop].inputs
+    (strip,) = (block for block in inputs if isinstance(block, Strip))
     said = set()
     for name, file in strangers(tmp_path).items():
         done, error = asked(url, "segment", file, *values())
         assert not done, name
         said.add(error)
         done, error = fired(url, of_truth, [None, file], trigger=truth._id)
+        assert not done, name
+        said.add(error)
+        sent = [file if block is strip else None if block.stateful else block.value for block in inputs]
+        done, error = fired(url, of_drop, sent, trigger=strip._id)
         assert not done, name
         said.add(error)
     said.add(asked(url, "segment_once", file, *values())[1])
@@ -151,8 +160,8 @@ def test_a_picture_that_no_browser_shows_is_shown_as_the_network_sees_it_and_sta
     deep = np.linspace(0, 4095, 128 * 96).reshape(96, 128).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "scan.tif")
     dropped = next(n for n, fn in demo.fns.items() if fn.name == "dropped")
-    inputs = [upload(url, tmp_path / "scan.tif"), QUICK["model"], "preview", 41, 10, 1, 0.8, 42]
-    done, output = fired(url, dropped, [None, *inputs, "slider", 0.6, True])
+    inputs = [upload(url, tmp_path / "scan.tif"), QUICK["model"], "preview", 41, 10, 1, 0.8, 42, 256]
+    done, output = fired(url, dropped, [None, None, 10, *inputs, "slider", []])
     place = [component.label for component in demo.fns[dropped].outputs].index("Picture")
     shown = output["data"][place]
     assert done and shown["path"].endswith("/scan.tif.png")
@@ -182,6 +191,7 @@ SAID = WHOLE | {
     "strength": "Perturbation strength must be a number from 0 to 50",
     "smoothing": "Smoothing (pixels) must be a number from 0 to 5",
     "preset": "Quality must be one of exact, fast, preview",
+    "side": "Detail must be one of 256, 384, 512, 768",
 }
 
 
@@ -230,15 +240,15 @@ def test_too_few_values_get_a_sentence(url):
 
 
 def test_what_goes_wrong_within_an_event_is_told_and_logged_but_not_shown(url, demo, monkeypatch, caplog):
-    estimated = next(n for n, fn in demo.fns.items() if fn.name == "estimated")
-    data = [QUICK["model"], "exact", 41, 10, 1, 0.8, 42]
+    able = next(n for n, fn in demo.fns.items() if fn.name == "able")
+    data = [None, None, None, None, QUICK["model"], "exact", 41, 10, 1, 0.8, 42, 256]
     for error, said in ((RuntimeError("/home/me/secret"), guard.UNEXPECTED), (OSError(28, "disk"), guard.UNWRITABLE)):
 
         def broken(error=error, **_):
             raise error
 
-        monkeypatch.setattr(demo.fns[estimated], "fn", broken)
-        done, told = fired(url, estimated, data)
+        monkeypatch.setattr(demo.fns[able], "fn", broken)
+        done, told = fired(url, able, data)
         assert not done and told == said and "secret" not in told
         assert str(error) in caplog.text
 
@@ -278,7 +288,7 @@ def button(demo, text: str) -> int:
 def test_whatever_works_the_network_waits_in_one_queue(demo):
     works = [fn for fn in demo.fns.values() if inspect.isgeneratorfunction(fn.fn)]
     for_programs = {"probe", "segment", "segment_once"}
-    assert {fn.name for fn in works} == {"run", "recompute", "perturbed", "perturb_cells", *for_programs}
+    assert {fn.name for fn in works} == {"run", "recompute", "perturb", "perturb_cells", "run_rivals", *for_programs}
     assert {(fn.concurrency_id, fn.concurrency_limit) for fn in works} == {("network", 1)}
 
 
@@ -308,14 +318,12 @@ def test_in_a_browser_examples_open_and_an_error_of_any_event_is_seen(browser, u
 
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.goto(url)
-    page.locator("#examples button.thumbnail-item").nth(1).click()
-    page.get_by_text(f"k = {examples()[1].k}, timestep").wait_for(timeout=30_000)
+    page.locator("#strip").get_by_role("radio").nth(1).click()
+    shows(page, f"k = {examples()[1].k}, timestep", timeout=30_000)
     page.wait_for_function("[...document.images].filter(i => i.naturalWidth > 200).length >= 4")
     for fn in demo.fns.values():
-        if fn.name == "share":
+        if fn.name == "start":
             monkeypatch.setattr(fn, "fn", broken)
-    page.get_by_role("tab", name="Export and share").click()
-    page.get_by_role("button", name="Copy link").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text(guard.UNEXPECTED).wait_for(timeout=30_000)
-    page.get_by_role("button", name="Stop").click()
     page.close()

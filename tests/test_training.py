@@ -5,6 +5,7 @@ import logging
 import tarfile
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from emerdiff.miniature import model, probe
+from emerdiff.miniature import model, probe, train
 from emerdiff.miniature.photographs import Entry, Photograph, Photographs, find_photographs
 from emerdiff.miniature.pictures import Store, Stream
 from emerdiff.miniature.run import LayersMuon, Run, annealed, as_matrix, inner_weights, optimize
+from emerdiff.miniature.scenes import draw_scene
 from emerdiff.miniature.train import draw_timesteps, keep_all, load_tokenizer, main
 from emerdiff.pipeline import EmerDiffPipeline
 from emerdiff.studies import scoring
@@ -53,6 +55,15 @@ def test_the_update_of_a_layer_is_orthogonal(layer):
     optimizer.step()
     singular = torch.linalg.svdvals(as_matrix(layer.weight.detach()) - before)
     assert singular.min() > 0.6 and singular.max() < 1.3  # what torch's five iterations leave: about 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def captions_of_few_scenes():
+    """A tokenizer learns from as many captions as ever, but of fifty scenes that come again: drawing takes its time."""
+    drawn = cache(draw_scene)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "draw_scene", lambda seed, size: drawn(seed % 50, size))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from conftest import ready, row, set_slider, shows
+from conftest import ready, row, set_slider, shows, unfold
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -60,8 +60,9 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.goto(url)
     ready(page)  # the first example's full result was not at hand
+    unfold(page)
     page.get_by_label("Preview").click()
-    page.get_by_text("of GPU time").wait_for()
+    page.locator("#hint").get_by_text("of GPU time").wait_for()
     set_slider(page, "Segments (k)", 3)
     set_slider(page, "Timestep", 41)
     page.get_by_role("button", name="Run", exact=True).click()
@@ -72,10 +73,10 @@ def test_the_page_explores_runs_recomputes_paints_and_probes(browser, url):
     )
     row(page, "Segment 1").click()
     page.get_by_text("Segment 1: ").wait_for()
-    page.get_by_role("button", name="Paint the two perturbed pictures").click()
-    page.get_by_alt_text("segment perturbed by plus the strength").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Paint it perturbed").click()
+    page.locator("#painted").get_by_text("I⁺").first.wait_for(timeout=60_000)
     page.get_by_role("tab", name="Probe").click()
     page.get_by_label("Cells (row,column)").fill("3,3 3,4")
-    page.get_by_role("button", name="Perturb", exact=True).click()
-    page.get_by_alt_text("The picture painted again, perturbed").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Perturb these cells").click()
+    page.locator("#probed").get_by_text("Perturbed").first.wait_for(timeout=60_000)
     page.close()

@@ -1,9 +1,10 @@
 """What EmerDiff is compared with: other ways to label each pixel of the same picture, with the same U-Net.
 
 Each takes the pipeline and EmerDiff's result, whose picture, coarse map and settings it shares, and returns labels
-(H, W) int32 for the picture as the network saw it.
+(H, W) int32 for the picture as the network saw it. Only EmerDiff itself looks at the result's responses.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -18,13 +19,27 @@ from torch import Tensor
 from ..masks import upsample_nearest
 from ..pipeline import EmerDiffPipeline
 from ..segmentation import Segmentation
+from ..segments import cluster
+from ..settings import Settings
+
+
+def _as_seen(result: Segmentation) -> Settings:
+    """Settings with which the network sees `result.image` as it is."""
+    return replace(result.settings, image_area=math.prod(result.image.shape[:2]))
+
 
 # ---------------------------------------------------------------- upsampling the coarse map
 
 
+def coarse_map(pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
+    """What these begin with, computed alone: (h, w) int32. A run finds the same on its way to the responses."""
+    features = pipe.features(result.image, _as_seen(result))
+    return cluster(features, result.settings.num_segments, result.settings.kmeans_n_init)
+
+
 def nearest(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
     """Each pixel gets the label of its cell."""
-    return upsample_nearest(result.coarse_labels, result.labels.shape)
+    return upsample_nearest(result.coarse_labels, result.image.shape[:2])
 
 
 def bilinear(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
@@ -67,7 +82,7 @@ def joint_bilateral(
 
 def colour_and_place(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
     """k-means on the RGB and the position of each pixel, all from 0 to 1."""
-    height, width = result.labels.shape
+    height, width = result.image.shape[:2]
     y, x = np.indices((height, width))
     pixels = np.dstack([result.image / 255, y / height, x / width]).reshape(-1, 5).astype(np.float32)
     kmeans = KMeans(result.settings.num_segments, n_init=1, random_state=0)
@@ -84,11 +99,6 @@ def superpixels(_pipe: EmerDiffPipeline, result: Segmentation) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- published, training-free
-
-
-def _outputs(pipe: EmerDiffPipeline, result: Segmentation, layers: list[str], timestep: int) -> dict[str, Tensor]:
-    same_size = replace(result.settings, image_area=result.labels.size)
-    return pipe.outputs(result.image, layers, timestep, same_size)
 
 
 def diffseg(
@@ -121,16 +131,16 @@ def diffseg(
             merged.append(proposals[near].mean(0))
             proposals = proposals[~near]
         proposals = torch.stack(merged)
-    shown = F.interpolate(proposals.unflatten(1, (h, w))[None], size=result.labels.shape, mode="bilinear")
+    shown = F.interpolate(proposals.unflatten(1, (h, w))[None], size=result.image.shape[:2], mode="bilinear")
     return shown[0].argmax(0).int().numpy()
 
 
 def _self_attention(pipe: EmerDiffPipeline, result: Segmentation, timestep: int) -> Tensor:
     """Attention of each cell at the latents' resolution, (h w, h, w): mean over layers, weighted by their side."""
     projections = [f"{name}.{part}" for name in pipe.layers.self_attention for part in ("to_q", "to_k")]
-    outputs = _outputs(pipe, result, projections, timestep)
-    size = [side // pipe.vae_scale_factor for side in result.labels.shape]
-    total, weights = 0, 0
+    outputs = pipe.outputs(result.image, projections, timestep, _as_seen(result))
+    size = [side // pipe.vae_scale_factor for side in result.image.shape[:2]]
+    total, weights = None, 0
     for name in pipe.layers.self_attention:
         attention, heads = pipe.unet.get_submodule(name), pipe.unet.get_submodule(name).heads
         queries, keys = (
@@ -139,10 +149,15 @@ def _self_attention(pipe: EmerDiffPipeline, result: Segmentation, timestep: int)
         probabilities = sum((attention.scale * q @ k.T).softmax(-1) for q, k in zip(queries, keys, strict=True)) / heads
         factor = round((size[0] * size[1] / len(probabilities)) ** 0.5)
         own = [side // factor for side in size]
-        maps = F.interpolate(probabilities.unflatten(1, own)[None], size=size, mode="bilinear")[0]  # (own cells, h, w)
-        maps = maps / maps.sum((1, 2), keepdim=True)
-        cells = torch.from_numpy(upsample_nearest(np.arange(len(maps)).reshape(own), size)).flatten()
-        total, weights = total + maps[cells.to(maps.device)] / factor, weights + 1 / factor
+        maps = probabilities.unflatten(1, own)  # (own cells, own)
+        if factor > 1:  # otherwise they have the size already, and are far the largest
+            maps = F.interpolate(maps[None], size=size, mode="bilinear")[0]  # (own cells, h, w)
+        maps /= maps.sum((1, 2), keepdim=True)
+        if factor > 1:
+            cells = torch.from_numpy(upsample_nearest(np.arange(len(maps)).reshape(own), size)).flatten()
+            maps = maps[cells.to(maps.device)]
+        maps /= factor
+        total, weights = maps if total is None else total.add_(maps), weights + 1 / factor
     return (total / weights).cpu()
 
 
@@ -170,15 +185,17 @@ def diffcut(
     """
     cells = result.coarse_labels.size
     encoder = [name for name in pipe.layers.self_attention if name.startswith("down_blocks")]
-    outputs = _outputs(pipe, result, encoder, timestep)
-    features = [outputs[name][0].float().cpu() for name in encoder if outputs[name].shape[1] == cells][-1]
-    features = F.normalize(features, dim=1)  # (cells, c)
+    outputs = pipe.outputs(result.image, encoder, timestep, _as_seen(result))
+    fitting = [outputs[name] for name in encoder if outputs[name].shape[1] == cells]
+    if not fitting:
+        raise ValueError("DiffCut needs self-attention in the network's encoder at the low-resolution grid's size")
+    features = F.normalize(fitting[-1][0].float().cpu(), dim=1)  # (cells, c)
     affinity = (features @ features.T).clamp(min=0).double().numpy() ** sharpness
     parts = _cut(affinity, np.arange(cells), threshold)
     means = F.normalize(torch.stack([features[torch.from_numpy(part)].mean(0) for part in parts]), dim=1)
     by_cell = features.T.unflatten(1, result.coarse_labels.shape)[None]  # (1, c, h, w)
     similarity = torch.einsum("nc,bchw->bnhw", means, by_cell)  # linear, so it can be upsampled instead
-    shown = F.interpolate(similarity, size=result.labels.shape, mode="bilinear")
+    shown = F.interpolate(similarity, size=result.image.shape[:2], mode="bilinear")
     return shown[0].argmax(0).int().numpy()
 
 
