@@ -12,6 +12,8 @@ from tqdm import tqdm
 from . import __version__
 from .errors import in_a_line
 from .filenames import distinct_stems, printable
+from .inspecting import described, inspect
+from .loading import MINIATURE, best_device, fast_dtype, without_weights
 from .options import add_dtype, add_model, add_settings, open_folder, open_model
 from .pipeline import EmerDiffPipeline
 from .progress import Progress
@@ -58,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     add_dtype(segmenting)
     add_settings(segmenting)
     segmenting.set_defaults(command=_segment)
+    told = "say what a checkpoint is and what a run with it needs, or why it is refused; no weights are read"
+    inspecting = commands.add_parser("inspect", help=told)
+    inspecting.add_argument("model", metavar="MODEL", help=f"{MINIATURE!r}, a Hub id, a folder or a single file")
+    add_dtype(inspecting)
+    inspecting.set_defaults(command=_inspect)
     studies.add(commands)
     return parser
 
@@ -65,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
 def _segment(options: argparse.Namespace) -> int:
     pipe, settings = open_model(options)
     return segment(pipe, settings, options.images, options.out)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    """Prints what a checkpoint is and needs; a refusal is an error, which `main` prints."""
+    pipe, dtype = without_weights(options.model), options.dtype or fast_dtype(best_device())
+    say(f"{options.model}, in {str(dtype).removeprefix('torch.')}", *described(inspect(pipe, dtype)))
+    return 0
 
 
 def segment(pipe: EmerDiffPipeline, settings: Settings, images: Sequence[Path], out: Path) -> int:

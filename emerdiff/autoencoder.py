@@ -26,7 +26,8 @@ def encode(vae: Autoencoder, picture: Image.Image, device: torch.device) -> Tens
 def decode(vae: Autoencoder, latents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Pictures (b, 3, H, W) float32, about [-1, 1]; not clamped, so that small differences survive.
 
-    Computed in `dtype` if given, else in the autoencoder's own; two at a time, as more would only need more memory.
+    Computed in `dtype` if given, else in the autoencoder's own; two at a time, as more would only need more memory. In
+    float16 they may be infinite or NaN: the decoder of Stable Diffusion XL has larger activations than that can hold.
     """
     latents = (latents / vae.config.scaling_factor).to(vae.dtype)
     with _without_tf32(), torch.autocast(latents.device.type, dtype, enabled=dtype is not None):
@@ -40,10 +41,15 @@ def decode_magnified(
     """Pictures (b, 3, H, W) float32 to first order around the `reference`, which is decoded from `x_0` in `dtype`.
 
     For `dtype`s of half precision: what changes is magnified before it is decoded, so that rounding is small beside it.
+    Where activations exceed what float16 can hold, the autoencoder's own precision is used.
     """
     changes = latents - x_0
     factors = magnification(changes)
-    return reference + (decode(vae, x_0 + factors * changes, dtype) - reference) / factors
+    magnified = x_0 + factors * changes
+    decoded = decode(vae, magnified, dtype)
+    if not decoded.isfinite().all():
+        decoded = decode(vae, magnified)
+    return reference + (decoded - reference) / factors
 
 
 def _without_tf32() -> AbstractContextManager[None]:

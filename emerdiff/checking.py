@@ -1,53 +1,68 @@
 """Checks that the parts of a pipeline fit together, before any picture is opened."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from .prompt import SIZES, Encoder, empty_prompt
 
 
 def check_parts(
-    vae: AutoencoderKL | AutoencoderTiny, text_encoder: nn.Module, tokenizer, unet: UNet2DConditionModel
+    vae: AutoencoderKL | AutoencoderTiny, encoders: Mapping[str, Encoder], unet: UNet2DConditionModel
 ) -> None:
-    """Raises `ValueError` if the parts, each of a supported kind, do not belong together."""
+    """Raises `ValueError` if the parts, each of a supported kind, do not belong together.
+
+    `encoders` are one or two, by what follows "tokenizer" and "text_encoder" in their names: "" and "_2".
+    """
     if not isinstance(vae, AutoencoderKL | AutoencoderTiny):
         raise ValueError(f"its vae is a {type(vae).__name__}; EmerDiff needs an AutoencoderKL or AutoencoderTiny")
     check_latents(vae, unet.config.in_channels)
-    width, expected = getattr(text_encoder.config, "hidden_size", None), unet.config.cross_attention_dim
-    if width != expected:
-        raise ValueError(f"its text_encoder's outputs have {width} channels, but its unet expects {expected}")
-    known, embedded = len(tokenizer), getattr(text_encoder.config, "vocab_size", None)
+    widths = [getattr(encoder.config, "hidden_size", None) for _, encoder in encoders.values()]
+    expected = unet.config.cross_attention_dim
+    if None in widths or sum(widths) != expected:
+        whose = "its text_encoder's outputs have" if len(widths) == 1 else "its text encoders' outputs have together"
+        raise ValueError(f"{whose} {' + '.join(map(str, widths))} channels, but its unet expects {expected}")
+    _check_pooled(encoders, unet)
+    for name, (tokenizer, encoder) in encoders.items():
+        _check_tokenizer(tokenizer, encoder, name)
+
+
+def _check_pooled(encoders: Mapping[str, Encoder], unet: UNet2DConditionModel) -> None:
+    """Refuses a U-Net that needs two text encoders without them, or encoders of another size."""
+    config, needed = unet.config, unet.config.addition_embed_type == "text_time"
+    if needed != (len(encoders) == 2):
+        raise ValueError(
+            "its unet is one of Stable Diffusion XL's, which need a text_encoder_2 and a tokenizer_2"
+            if needed
+            else "it has two text encoders, but its unet is made for one"
+        )
+    if needed:
+        pooled = getattr(encoders["_2"][1].config, "projection_dim", None)
+        total = config.projection_class_embeddings_input_dim
+        if pooled is None or total != pooled + SIZES * config.addition_time_embed_dim:
+            raise ValueError(
+                f"its unet expects {total} channels for the whole prompt and the picture's size, not {pooled} and "
+                f"{SIZES} times {config.addition_time_embed_dim} (a refiner? EmerDiff needs the base model)"
+            )
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, name: str) -> None:
+    known, embedded = len(tokenizer), getattr(encoder.config, "vocab_size", None)
     if known != embedded:
         raise ValueError(
-            f"its tokenizer has {known} tokens, but its text_encoder {embedded}: vocab.json and merges.txt, or "
-            "tokenizer.json, must be those that the text_encoder was trained with"
+            f"its tokenizer{name} has {known} tokens, but its text_encoder{name} {embedded}: vocab.json and "
+            f"merges.txt, or tokenizer.json, must be those that the text_encoder{name} was trained with"
         )
     if sorted(tokenizer.get_vocab().values()) != list(range(known)):
-        raise ValueError(f"its tokenizer does not number its tokens from 0 to {known - 1}: is its vocabulary damaged?")
-    empty_prompt(tokenizer, text_encoder)
-
-
-def empty_prompt(tokenizer, text_encoder: nn.Module) -> Tensor:
-    """The token ids of the empty prompt, (1, n) int64: start, end, and padding to the length of the longest prompt.
-
-    n is the tokenizer's limit, 77 for Stable Diffusion, or the text encoder's if that is lower or the tokenizer has
-    none. Raises `ValueError` if the text encoder cannot read these tokens, or if they do not form a prompt.
-    """
-    config = text_encoder.config
-    limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
-    length = min((limit for limit in limits if type(limit) is int), default=0)
-    if not 2 <= length <= 2**16:
-        raise ValueError(f"its tokenizer's model_max_length must be from 2 tokens to {2**16}, not {limits[0]!r}")
-    if tokenizer.pad_token_id is None:
-        raise ValueError("its tokenizer has no padding token (pad_token in tokenizer_config.json)")
-    ids = tokenizer("", padding="max_length", max_length=length, truncation=True).input_ids
-    if ids[0] == ids[1] or not {*ids[:2]} <= set(tokenizer.all_special_ids):
-        raise ValueError("its tokenizer does not put a start token and an end token around a prompt")
-    if max(ids) >= config.vocab_size:
-        raise ValueError(f"its tokenizer's token {max(ids)} is not among its text_encoder's {config.vocab_size}")
-    return torch.tensor([ids])
+        raise ValueError(
+            f"its tokenizer{name} does not number its tokens from 0 to {known - 1}: is its vocabulary damaged?"
+        )
+    empty_prompt(tokenizer, encoder, name)
 
 
 def check_latents(vae: AutoencoderKL | AutoencoderTiny, channels: int) -> None:
@@ -73,11 +88,8 @@ def try_out(pipeline) -> None:
     never runs, such as one for a condition other than the prompt.
     """
     unet, side = pipeline.unet, 512
-    prompt = pipeline.text_encoder(empty_prompt(pipeline.tokenizer, pipeline.text_encoder).to("meta"))[0]
-    if prompt.ndim != 3:
-        raise ValueError("its text_encoder must return a vector for each token, not one for the whole prompt")
     settings = pipeline.settings(num_segments=2, image_area=side**2)
-    feature = f"{pipeline.layers.features[settings.feature_layer]}.to_q"
+    feature = f"{pipeline.layers.block[settings.feature_layer]}.to_q"
     layers = [name for name, module in unet.named_modules() if next(module.parameters(recurse=False), None) is not None]
     image = Image.linear_gradient("L").resize((side, side))
     outputs = pipeline.outputs(image, layers, settings.feature_timestep, settings)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,10 +100,7 @@ def read_network(folder: Path, kind: type, dtype: torch.dtype, *, half: bool = F
     Half-precision weights are read if the full ones are missing, or with `half` whenever there are any. Raises
     `ValueError` if weights are missing, belong to another network or are not finite.
     """
-    stem = "diffusion_pytorch_model" if issubclass(kind, ModelMixin) else "model"
-    variant, files = _find_weights(folder, stem, half)
-    for file in files:
-        _check_weights(file)
+    variant = check_weights(folder, kind, half=half)
     with explained(f"its {folder.name} cannot be read"), quiet():
         network, found = kind.from_pretrained(
             folder,
@@ -114,11 +111,20 @@ def read_network(folder: Path, kind: type, dtype: torch.dtype, *, half: bool = F
             ignore_mismatched_sizes=True,  # reported below
             output_loading_info=True,
         )
-    _check_network(network, found, folder.name)
+    check_network(network, found, folder.name)
     return network
 
 
-def _check_network(network: nn.Module, found: dict, name: str) -> None:
+def check_weights(folder: Path, kind: type, *, half: bool = False) -> str | None:
+    """The variant that `read_network` reads, None standing for the full weights, once its files have been checked."""
+    stem = "diffusion_pytorch_model" if issubclass(kind, ModelMixin) else "model"
+    variant, files = _find_weights(folder, stem, half)
+    for file in files:
+        _check_weights(file)
+    return variant
+
+
+def check_network(network: nn.Module, found: Mapping, name: str) -> None:
     """Refuses a network whose weights are incomplete, superfluous, misshapen or not finite."""
     if wrong := sorted(found["mismatched_keys"]):
         key, shape, expected = wrong[0]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .batches import Rows, in_batches
 from .hooks import exclusive, record
+from .prompt import Prompt
 
 SCHEDULE = (  # settings of DDIM that determine its noise schedule and sampling grid
     "num_train_timesteps",
@@ -143,11 +144,10 @@ def _check_schedule(ddim: DDIMScheduler, alphas: Tensor, name: str) -> None:
         raise ValueError("its noise schedule ends without any signal, so the model must predict velocity, not noise")
 
 
-def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int | Tensor, prompt: Tensor) -> Tensor:
+def predict(unet: UNet2DConditionModel, x_t: Tensor, t: int | Tensor, prompt: Prompt) -> Tensor:
     """The U-Net's prediction, in float32, for rows at one timestep or at one each; computed in the U-Net's dtype."""
-    prompt = prompt.expand(len(x_t), -1, -1)
     with exclusive(unet):
-        return unet(x_t.to(prompt.dtype), t, encoder_hidden_states=prompt).sample.float()
+        return unet(x_t.to(prompt.tokens.dtype), t, **prompt.for_rows(len(x_t))).sample.float()
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Inversion:
 def invert(
     unet: UNet2DConditionModel,
     x_0: Tensor,
-    prompt: Tensor,
+    prompt: Prompt,
     steps: tuple[Step, ...],
     *,
     noise: Callable[[], Tensor],

@@ -11,13 +11,14 @@ from .attention import injected
 from .hooks import edit, widen
 from .inversion import Inversion, predict
 from .layers import Layers
+from .prompt import Prompt
 
 
 @torch.inference_mode()
 def replay(
     unet: UNet2DConditionModel,
     inversion: Inversion,
-    prompt: Tensor,
+    prompt: Prompt,
     offsets: Tensor,
     layers: Layers,
     *,

@@ -11,29 +11,32 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from . import autoencoder
 from .attention import recorded_layers
 from .batches import Results, in_batches, rows_that_fit
-from .checking import check_parts, empty_prompt
+from .checking import check_parts
 from .hooks import exclusive, record
-from .inversion import Inversion, invert, predict, step_at
+from .inversion import Inversion, Step, invert, predict, step_at
 from .layers import find_layers, native_latent_side
 from .masks import response
 from .modulation import replay
 from .picture import SIDE_MULTIPLE, Picture
 from .progress import INVERTING, PAINTING, READING, Done, Progress, counted, filled, of_stage, part
+from .prompt import Encoder, Prompt, encode_empty
 from .reading import Fitted, Known, Reading, Seen, check_coarse, fit, known, known_of_same, see
 from .segmentation import Segmentation
 from .segments import cluster, draw_features
 from .settings import PRESETS, Settings
 
+UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))  # parts that checkpoints may have
+
 
 class EmerDiffPipeline(DiffusionPipeline):
     """Segments pictures with a text-to-image latent diffusion model: no training, labels or prompt.
 
-    It is made from the parts of a Stable Diffusion 1.x or 2.x checkpoint; `from_pretrained`, `.to()`,
+    It is made from the parts of a Stable Diffusion 1.x, 2.x or XL checkpoint; `from_pretrained`, `.to()`,
     `save_pretrained` and offloading are diffusers'. Raises `ValueError` with the reason if the U-Net's architecture is
     not supported or the parts do not fit together. Several threads may use one pipeline at the same time.
 
@@ -44,8 +47,8 @@ class EmerDiffPipeline(DiffusionPipeline):
     share_attention = True
     """Compute once what all rows of a replay share. If off, each row computes it for itself, with the same result."""
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
-    _optional_components = ["safety_checker", "feature_extractor"]
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
+    _optional_components = ["text_encoder_2", "tokenizer_2", *UNUSED]
 
     def __init__(
         self,
@@ -54,22 +57,27 @@ class EmerDiffPipeline(DiffusionPipeline):
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
         scheduler: SchedulerMixin,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer_2: CLIPTokenizer | None = None,
         defaults: dict | None = None,
+        force_zeros_for_empty_prompt: bool = True,
         safety_checker: None = None,
         feature_extractor: None = None,
+        image_encoder: None = None,
     ) -> None:
         """`defaults` are settings that suit this model better than the paper's; they are kept in model_index.json.
 
-        The last two are parts of Stable Diffusion checkpoints that are not used. They are named here so that they
-        need not be downloaded.
+        The second text encoder is Stable Diffusion XL's. `force_zeros_for_empty_prompt`, which its checkpoints have
+        too, says that its network knows the empty prompt as zeros. The last three are parts of checkpoints that are
+        not used. They are named here so that they need not be downloaded.
         """
         super().__init__()
         self.layers = find_layers(unet)
         step_at(scheduler, 0)  # raises ValueError for a noise schedule that cannot be inverted
-        check_parts(vae, text_encoder, tokenizer, unet)
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
-        self.register_modules(safety_checker=None, feature_extractor=None)
-        self.register_to_config(defaults=defaults or {})
+        self.register_modules(text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2, **UNUSED)
+        check_parts(vae, self._encoders, unet)
+        self.register_to_config(defaults=defaults or {}, force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         low, high = (math.isqrt(area) for area in Settings.range_of("image_area"))
         if not low <= self.native_side <= high:
@@ -82,8 +90,7 @@ class EmerDiffPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "EmerDiffPipeline":
         """As in diffusers, but from safetensors files only, and without the safety checker."""
-        unused = {"safety_checker": None, "feature_extractor": None}
-        return super().from_pretrained(pretrained_model_name_or_path, **unused, **{"use_safetensors": True} | kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, **UNUSED, **{"use_safetensors": True} | kwargs)
 
     def settings(self, *, preset: str = "exact", **changes) -> Settings:
         """The settings that suit this model, changed by a preset of `PRESETS`, then by `changes`."""
@@ -151,7 +158,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         """The first half of a run: yields its own progress, and returns what `segment` and `probe` need.
 
         What is still valid of a `previous` reading is not computed again. That is all of it if only the number of
-        segments, the strength, the smoothing, `two_sided` or `magnified_decoding` has changed.
+        segments, the strength, the smoothing, `modulation_layer`, `two_sided` or `magnified_decoding` has changed.
         """
         seen = self._see(image, settings)
         held = known(previous, seen)
@@ -170,7 +177,7 @@ class EmerDiffPipeline(DiffusionPipeline):
 
     def _read(self, seen: Seen, held: Known, rows: int | None) -> Generator[Done, None, Reading]:
         """What no segment changes (paper, section 3.1). What is `held` of an earlier reading is not computed again."""
-        prompt = self._encode_prompt()  # (1, 77, c)
+        prompt = self._encode_prompt(seen.picture.size)  # (1, 77, c)
         x_0 = self._encode(seen.picture) if held.x_0 is None else held.x_0  # (1, 4, H / 8, W / 8)
         rows = rows or rows_that_fit(self.unet, x_0)
         inversion = held.inversion or (yield from self._invert(seen, x_0, prompt, rows))  # x_{t_m}; z_t from t_m down
@@ -233,10 +240,14 @@ class EmerDiffPipeline(DiffusionPipeline):
         held = known_of_same(previous, fitted) if previous else Known()
         return held.rows_to_read(fitted), fitted.rows_to_segment
 
+    def steps(self, settings: Settings) -> tuple[Step, ...]:
+        """The steps of the sampling grid that a run takes, from t_m down."""
+        return self._fit(settings).steps
+
     def features(self, image: Picture, settings: Settings | None = None) -> np.ndarray:
         """The features that a run with these settings clusters: (h, w, c) float32."""
         seen = self._see(image, settings)
-        x_0, prompt = self._encode(seen.picture), self._encode_prompt()
+        x_0, prompt = self._encode(seen.picture), self._encode_prompt(seen.picture.size)
         for _ in (run := Results(self._draw_features(seen, x_0, prompt, None, rows_that_fit(self.unet, x_0)))):
             pass
         return run.value
@@ -250,7 +261,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         x_0, step = self._encode(seen.picture), step_at(self.scheduler, timestep)
         x_t = step.add_noise(x_0, _noise_like(x_0, seen.settings.seed)())
         with record(self.unet, layers) as outputs:
-            predict(self.unet, x_t, step.t, self._encode_prompt())
+            predict(self.unet, x_t, step.t, self._encode_prompt(seen.picture.size))
         return outputs
 
     def _fit(self, settings: Settings | None) -> Fitted:
@@ -261,13 +272,17 @@ class EmerDiffPipeline(DiffusionPipeline):
         multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (levels - 1))
         return see(image, self._fit(settings), cell=self.vae_scale_factor * self.layers.stride, multiple=multiple)
 
-    @torch.inference_mode()
-    def _encode_prompt(self) -> Tensor:
-        """The empty prompt, padded: (1, 77, c) in the U-Net's dtype."""
-        ids = empty_prompt(self.tokenizer, self.text_encoder)
+    @property
+    def _encoders(self) -> dict[str, Encoder]:
+        """Tokenizers and text encoders by what their names end with."""
+        first, second = (self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)
+        return {"": first} if second == (None, None) else {"": first, "_2": second}
+
+    def _encode_prompt(self, size: tuple[int, int]) -> Prompt:
+        """The empty prompt for a picture of (width, height)."""
+        zeros, encoders = self.config.force_zeros_for_empty_prompt, list(self._encoders.values())
         with exclusive(self.unet):
-            hidden = self.text_encoder(ids.to(self._execution_device))[0]
-        return hidden.to(self.unet.dtype)
+            return encode_empty(encoders, self.unet, size, self._execution_device, zeros=zeros)
 
     def _encode(self, picture: Image.Image) -> Tensor:
         """x_0 (1, 4, h, w) float32."""
@@ -282,9 +297,10 @@ class EmerDiffPipeline(DiffusionPipeline):
     def _decoder(self, reading: Reading) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
         """How perturbed latents are decoded, and the unperturbed picture if it is needed."""
         dtype, x_0 = self.unet.dtype, reading.x_0
-        if not reading.settings.magnified_decoding or dtype == torch.float32:
+        half = reading.settings.magnified_decoding and dtype != torch.float32
+        reference = self._decode(x_0, dtype) if half else None
+        if reference is None or not reference.isfinite().all():  # the latter for Stable Diffusion XL in float16
             return self._decode, None if reading.settings.two_sided else self._decode(x_0)
-        reference = self._decode(x_0, dtype)
 
         def magnified(latents: Tensor) -> Tensor:
             with exclusive(self.unet):
@@ -294,7 +310,7 @@ class EmerDiffPipeline(DiffusionPipeline):
 
     def _feature(self, settings: Settings) -> str:
         """Name of the module whose outputs are clustered."""
-        return f"{self.layers.features[settings.feature_layer]}.to_q"
+        return f"{self.layers.block[settings.feature_layer]}.to_q"
 
     def _invert(self, seen: Seen, x_0: Tensor, prompt: Tensor, rows: int) -> Generator[Done, None, Inversion]:
         injected = recorded_layers(self.layers, shared=self.share_attention)
@@ -331,8 +347,8 @@ class EmerDiffPipeline(DiffusionPipeline):
             self.unet,
             reading.inversion,
             reading.prompt,
-            offsets.flatten(1).to(reading.prompt),
-            self.layers,
+            offsets.flatten(1).to(reading.prompt.tokens),
+            self.layers.modulated_at(reading.settings.modulation_layer),
             attention_injection=reading.settings.attention_injection,
             shared=self.share_attention,
         )

@@ -15,7 +15,8 @@ NEEDLESS = {  # by logger; all other messages are printed
     # prompts are made with the tokenizer's own tokens, and these are checked
     "transformers.configuration_utils": re.compile(r"Model config: \w+_token_id must be"),
     # weights that are missing, left over or misshapen are errors here, wherever they matter
-    "diffusers.models.modeling_utils": re.compile(r"^Some weights of"),
+    # nor is there any layer in them that has to stay in float32
+    "diffusers.models.modeling_utils": re.compile(r"^Some weights of|should be kept in float32: \[\]"),
     "transformers.modeling_utils": re.compile(r"LOAD REPORT"),
     # diffusers imports what prepares pictures for parts that are not used
     "transformers.utils.import_utils": re.compile(r"ImageProcessor` requires torchvision"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from .inversion import Inversion, Step, sampling_steps, thinned
 from .layers import Layers
 from .picture import Picture, read_picture, size_for_network
+from .prompt import Prompt
 from .segmentation import Segmentation
 from .settings import Settings
 
@@ -66,8 +67,8 @@ class Seen(Fitted):
 class Reading(Seen):
     """A picture as the network has read it: all that a run needs before it perturbs any segment."""
 
-    prompt: Tensor
-    """The empty prompt, encoded: (1, 77, c)."""
+    prompt: Prompt
+    """The empty prompt, encoded."""
     x_0: Tensor
     """The picture's latents, (1, 4, H / 8, W / 8) for Stable Diffusion."""
     inversion: Inversion
@@ -148,9 +149,10 @@ def _agree(ones: Settings, others: Settings, names: Collection[str]) -> bool:
 
 def fit(settings: Settings, scheduler: SchedulerMixin, layers: Layers, native_side: int) -> Fitted:
     """The settings as a model with these parts can run them; raises `ValueError` if it cannot."""
-    last = len(layers.features) - 1
-    if settings.feature_layer > last:
-        raise ValueError(f"feature_layer must be from 0 to {last} for this model, not {settings.feature_layer}")
+    last = len(layers.block) - 1
+    for name in ("feature_layer", "modulation_layer"):
+        if (index := getattr(settings, name)) is not None and index > last:
+            raise ValueError(f"{name} must be from 0 to {last} for this model, not {index}")
     grid = sampling_steps(scheduler, settings.num_inference_steps)
     t_m = min((step.t for step in grid), key=lambda t: abs(t - settings.modulation_timestep))
     notes = ()

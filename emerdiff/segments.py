@@ -11,13 +11,14 @@ from torch import Tensor
 from .batches import Rows, in_batches
 from .hooks import reach
 from .inversion import Step, predict
+from .prompt import Prompt
 
 
 @torch.inference_mode()
 def draw_features(
     unet: UNet2DConditionModel,
     x_0: Tensor,
-    prompt: Tensor,
+    prompt: Prompt,
     step: Step,
     *,
     noise: Callable[[], Tensor],

@@ -23,10 +23,16 @@ class Settings:
     """t_f, where the features are read; it need not lie on the sampling grid."""
     feature_draws: int = _bounded(1, 1, 1000)
     """Independent noise draws whose features are averaged (the notebook uses 100). The first is free at t_f = 1."""
-    feature_layer: int = _bounded(0, 0, 9)
-    """Which of the 16x16 block's cross-attention layers the features are read from, counted from 0."""
+    feature_layer: int = _bounded(0, 0, 99)
+    """Which of the low-resolution block's cross-attention layers the features are read from, counted from 0."""
     modulation_timestep: int = _bounded(281, 0, 999)
     """t_m, where the network is perturbed; snapped to the nearest timestep of the sampling grid."""
+    modulation_layer: int | None = _bounded(None, 0, 99)
+    """Which of that block's cross-attention layers is perturbed; None: the model's own, the third in Stable Diffusion.
+
+    Where its transformers have several, that is the last of the third transformer: as in Stable Diffusion, no attention
+    then follows in the same transformer, which would spread the offset over other cells.
+    """
     strength: float = _bounded(10.0, 0, 1000)
     """The paper's lambda: the size of the offset."""
     smoothing: float = _bounded(0.8, 0, 20)

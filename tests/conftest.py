@@ -1,5 +1,7 @@
 """Small random pipelines of the real classes, Stable Diffusion 1.x and 2.x in shape; and a browser for the page."""
 
+import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -78,6 +80,12 @@ def save_as_stable_diffusion(folder, parts: dict, **kwargs):
     return folder
 
 
+def edit_json(path, **changes):
+    """Changes values in a JSON file; `...` removes one."""
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
+
+
 def quick(**changes) -> Settings:
     """Settings for a fast run: t = 301, 201, 101 and 1 of a grid of 10 steps, on 64 x 64 pixels or about that."""
     defaults = {
@@ -126,6 +134,19 @@ def miniature():
 def picture():
     """A picture that is not square: 192 x 128 pixels of a drawn scene."""
     return Image.fromarray(np.ascontiguousarray(draw_scene(3, 192).image[32:160]))
+
+
+@pytest.fixture
+def messages():
+    """What the libraries log, as long as the test runs."""
+    found = []
+    handler = logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage())
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).addHandler(handler)
+    yield found
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).removeHandler(handler)
 
 
 # ---------------------------------------------------------------- the page in headless Chromium

@@ -72,15 +72,17 @@ def test_sharing_attention_saves_operations(small, square):
     assert shared < 0.95 * own
 
 
-def test_the_pipeline_of_stable_diffusions_size_has_it(monkeypatch):
+def test_the_pipelines_of_true_size_have_it(monkeypatch):
     scheduler = new_scheduler()
     monkeypatch.setattr(benchmark, "new_scheduler", lambda: scheduler)
     with torch.device("meta"):  # networks without weights
-        pipe = benchmark.stable_diffusion_sized()
+        pipe, light = benchmark.stable_diffusion_sized(), benchmark.light_sized()
         tiny = AutoencoderTiny()
     parameters = {name: sum(p.numel() for p in getattr(pipe, name).parameters()) for name in ("unet", "vae")}
     assert parameters == {"unet": 859_520_964, "vae": 83_653_863}
-    assert pipe.native_side == 512 and pipe.layers.features[0].startswith("up_blocks.1.attentions.0.")
+    assert pipe.native_side == 512 and pipe.layers.block[0].startswith("up_blocks.1.attentions.0.")
+    assert sum(p.numel() for p in light.unet.parameters()) == 323_384_964  # as BK-SDM-Tiny's
+    assert light.native_side == 512 and light.layers.block[0].startswith("up_blocks.0.attentions.0.")
     assert len(tiny.config.block_out_channels) == len(pipe.vae.config.block_out_channels)
 
 

@@ -428,7 +428,7 @@ def test_a_sweep_holds_variants_against_the_exact_run(capsys, short, tmp_path, m
 
 
 def test_ablations_vary_one_setting_at_a_time(capsys, short, tmp_path, monkeypatch):
-    values = {"feature_timestep": (1, 301), "feature_layer": (0, 1), "modulation layer": (1, 2)}
+    values = {"feature_timestep": (1, 301), "feature_layer": (0, 1), "modulation_layer": (1, 2)}
     values |= {"strength": (0.0, 10.0), "attention_injection": (True, False)}
     monkeypatch.setattr(ablation, "VALUES", values | {"smoothing": (0.8,)})
     arguments = ["--scenes", 1, "--num-segments", 3, "--model", short, "--device", "cpu", "--dtype", "float32"]
@@ -436,11 +436,11 @@ def test_ablations_vary_one_setting_at_a_time(capsys, short, tmp_path, monkeypat
     rows = strict((tmp_path / "a.json").read_text())["rows"]
     assert status == 0 and [[row["value"] for row in rows[name]] for name in values] == [[*v] for v in values.values()]
     own = rows["smoothing"][0]
-    same = [rows["feature_timestep"][0], rows["feature_layer"][0], rows["modulation layer"][1], rows["strength"][1]]
+    same = [rows["feature_timestep"][0], rows["feature_layer"][0], rows["modulation_layer"][1], rows["strength"][1]]
     assert all(row | {"value": 0.8} == own for row in same)
     changed = [
         rows["feature_layer"][1],
-        rows["modulation layer"][0],
+        rows["modulation_layer"][0],
         rows["strength"][0],
         rows["attention_injection"][1],
     ]

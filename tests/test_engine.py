@@ -107,7 +107,7 @@ def test_features_are_computed_no_further_than_their_layer(small):
         small.unet.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
         for name in ("mid_block", "up_blocks.1", "conv_out")
     ]
-    layer = f"{small.layers.features[0]}.to_q"
+    layer = f"{small.layers.block[0]}.to_q"
     try:
         with torch.inference_mode(), reach(small.unet, layer) as outputs:
             small.unet(torch.zeros(2, 4, 16, 16), 1, encoder_hidden_states=torch.zeros(2, 77, 32))

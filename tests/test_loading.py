@@ -1,6 +1,5 @@
 import inspect
 import json
-import logging
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import quick, save_as_stable_diffusion, small_parts
+from conftest import edit_json, quick, save_as_stable_diffusion, small_parts
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
@@ -54,9 +53,9 @@ def untried(monkeypatch):
     monkeypatch.setattr("emerdiff.loading._try_out", lambda folder: None)
 
 
-def edit_json(path, **changes):
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
+def tokens(pipe) -> torch.Tensor:
+    """The empty prompt, encoded."""
+    return pipe._encode_prompt((64, 64)).tokens
 
 
 def edit_weights(path, edit):
@@ -219,19 +218,14 @@ def test_a_model_that_predicts_the_sample_is_refused_when_it_is_loaded(copy):
         emerdiff.load(copy, device="cpu")
 
 
-def test_a_single_file_says_so(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    assert reason(tmp_path / "model.safetensors").startswith("it is a single file; ")
-
-
 @pytest.mark.parametrize("part", ["unet", "tokenizer", "text_encoder", "vae", "scheduler"])
 def test_a_missing_part_is_named(copy, part):
     shutil.rmtree(copy / part)
     assert reason(copy) == f"its folder {part} is missing"
     edit_json(copy / "model_index.json", **{part: [None, None]})
-    assert reason(copy) == f"it is a StableDiffusionPipeline without a {part}"
+    assert reason(copy).startswith(f"it is a StableDiffusionPipeline without a {part}")
     edit_json(copy / "model_index.json", **{part: ...})
-    assert reason(copy) == f"it is a StableDiffusionPipeline without a {part}"
+    assert reason(copy).startswith(f"it is a StableDiffusionPipeline without a {part}")
 
 
 def test_pickled_weights_are_not_loaded_and_that_is_said(tmp_path):
@@ -250,7 +244,7 @@ def test_a_pipeline_of_another_kind_says_what_it_lacks(tmp_path):
     blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
     unet = UNet2DModel(sample_size=8, block_out_channels=(32, 32), **blocks)
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
-    assert reason(tmp_path) == "it is a DDPMPipeline without a vae"
+    assert reason(tmp_path).startswith("it is a DDPMPipeline without a vae: not complete, or one that paints pixels")
 
 
 def test_a_denoiser_of_another_class_is_named_before_its_weights_are_read(copy):
@@ -258,11 +252,6 @@ def test_a_denoiser_of_another_class_is_named_before_its_weights_are_read(copy):
     for weights in copy.glob("*/*.safetensors"):
         weights.unlink()
     assert reason(copy) == "its unet is a FluxTransformer2DModel; EmerDiff needs a UNet2DConditionModel"
-
-
-def test_an_inpainting_model_is_refused_with_its_channels(tmp_path):
-    save_as_stable_diffusion(tmp_path, small_parts(in_channels=9))
-    assert "takes 9 channels and predicts 4 (an inpainting or editing model?)" in reason(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -404,13 +393,13 @@ def test_the_longest_prompt_is_the_text_encoders_where_the_tokenizer_does_not_sa
     edit_json(copy / "tokenizer" / "tokenizer_config.json", model_max_length=length)
     tokenizer = type(small.tokenizer).from_pretrained(copy / "tokenizer")
     pipe = EmerDiffPipeline(**parts_of(small) | {"tokenizer": tokenizer})
-    assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
+    assert torch.equal(tokens(pipe), tokens(small))
 
 
 def test_a_tokenizer_in_the_old_layout_loads(untried, copy, small):
     old_layout(copy / "tokenizer")
     pipe = emerdiff.load(copy, device="cpu", dtype=torch.float32)
-    assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
+    assert torch.equal(tokens(pipe), tokens(small))
 
 
 VOCABULARY = "its tokenizer has {} tokens, but its text_encoder 281: vocab.json and merges.txt, or tokenizer.json"
@@ -476,7 +465,7 @@ def test_parts_that_do_not_fit_each_other_are_refused(small, other, expected):
 
 
 CONDITIONING = {
-    "addition_embed_type": "text",
+    "addition_embed_type": "text_image",
     "addition_time_embed_dim": 8,
     "attention_type": "gated",
     "class_embed_type": "timestep",
@@ -486,7 +475,6 @@ CONDITIONING = {
     "encoder_hid_dim_type": "text_proj",
     "num_class_embeds": 10,
     "projection_class_embeddings_input_dim": 8,
-    "time_cond_proj_dim": 16,
 }
 
 
@@ -648,7 +636,7 @@ def test_a_text_encoder_in_a_file_with_the_rest_of_clip_loads(untried, copy, sma
 
     edit_weights(copy / TEXT, whole)
     pipe = emerdiff.load(copy, device="cpu", dtype=torch.float32)
-    assert torch.equal(pipe._encode_prompt(), small._encode_prompt())
+    assert torch.equal(tokens(pipe), tokens(small))
 
 
 # --- Variants and shards
@@ -753,19 +741,6 @@ def bars() -> tuple:
     hook = transformers_logging.set_tqdm_hook(None)
     transformers_logging.set_tqdm_hook(hook)
     return diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled(), hook
-
-
-@pytest.fixture
-def messages():
-    """What the libraries log, as long as the test runs."""
-    found = []
-    handler = logging.Handler()
-    handler.emit = lambda record: found.append(record.getMessage())
-    for name in ("diffusers", "transformers"):
-        logging.getLogger(name).addHandler(handler)
-    yield found
-    for name in ("diffusers", "transformers"):
-        logging.getLogger(name).removeHandler(handler)
 
 
 @pytest.mark.parametrize("enabled", [True, False])

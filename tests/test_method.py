@@ -23,6 +23,7 @@ from emerdiff.studies.published import Published
 
 SIZE = (128, 64)  # of `picture` (192 x 128) where 64 x 64 pixels are asked for
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+LAYER = "up_blocks.1.attentions.{}.transformer_blocks.0.attn2"
 LIKE_QUICK = {"num_segments": 4, "n_init": 1, "steps": 10, "t_m": 301}  # `quick()` in the oracle's words
 
 
@@ -98,10 +99,11 @@ def test_segments_are_those_of_the_published_procedure_without_attention_injecti
     assert_published(ours, Published(small, picture, SIZE, attention_injection=False, **LIKE_QUICK))
 
 
-def test_segments_are_those_of_the_published_procedure_with_another_seed_strength_timesteps_and_layer(small, picture):
-    features = {"feature_timestep": 123, "feature_draws": 2, "feature_layer": 1}
-    settings = quick(seed=7, strength=3, modulation_timestep=501, **features)
-    oracle = LIKE_QUICK | {"t_m": 501, "seed": 7, "strength": 3.0} | features
+def test_segments_are_those_of_the_published_procedure_with_another_seed_strength_timesteps_and_layers(small, picture):
+    features = {"feature_timestep": 123, "feature_draws": 2}
+    settings = quick(seed=7, strength=3, modulation_timestep=501, feature_layer=1, modulation_layer=0, **features)
+    layers = {"feature_layer": LAYER.format(1), "modulation_layer": LAYER.format(0)}
+    oracle = LIKE_QUICK | {"t_m": 501, "seed": 7, "strength": 3.0} | features | layers
     assert_published(small(picture, settings), Published(small, picture, SIZE, **oracle))
 
 
@@ -160,7 +162,7 @@ def test_segments_of_a_sketch_merge_into_one_that_is_known_if_all_are(small, pic
 
 @pytest.fixture(scope="module")
 def latents(small, picture):
-    return small._encode(picture.resize(SIZE)), small._encode_prompt()
+    return small._encode(picture.resize(SIZE)), small._encode_prompt(SIZE)
 
 
 def inverted(pipe, latents, steps, rows=3):
@@ -169,7 +171,7 @@ def inverted(pipe, latents, steps, rows=3):
     return value_of(
         invert(
             pipe.unet, x_0, prompt, steps, noise=lambda: torch.randn(x_0.shape, generator=generator),
-            recorded=recorded_layers(pipe.layers, shared=True), feature=f"{pipe.layers.features[0]}.to_q",
+            recorded=recorded_layers(pipe.layers, shared=True), feature=f"{pipe.layers.block[0]}.to_q",
             rows=rows,
         )
     )  # fmt: skip
@@ -320,9 +322,10 @@ def test_more_segments_than_cells_are_refused(small, picture):
         small(picture, quick(num_segments=129))
 
 
-def test_a_feature_layer_that_the_block_lacks_is_refused(small, picture):
-    with pytest.raises(ValueError, match="feature_layer must be from 0 to 2 for this model, not 3"):
-        small(picture, quick(feature_layer=3))
+def test_a_layer_that_the_block_lacks_is_refused(small, picture):
+    for name in ("feature_layer", "modulation_layer"):
+        with pytest.raises(ValueError, match=f"{name} must be from 0 to 2 for this model, not 3"):
+            small(picture, quick(**{name: 3}))
 
 
 # --- Batches and memory
@@ -588,7 +591,7 @@ def unet_on_paper(**config):
 def test_layers_of_stable_diffusion_are_in_its_16x16_upward_block_or_else_the_coarsest(sample_size, block, stride):
     layers = find_layers(unet_on_paper(sample_size=sample_size))
     of_block = tuple(f"up_blocks.{block}.attentions.{i}.transformer_blocks.0.attn2" for i in range(3))
-    assert layers.features == of_block
+    assert layers.block == of_block
     assert layers.modulation == f"up_blocks.{block}.attentions.2.transformer_blocks.0.attn2"
     later = [f"up_blocks.{i}" for i in range(block + 1, 4)]
     assert layers.differing == (f"up_blocks.{block}.attentions.2", *later)
@@ -597,7 +600,7 @@ def test_layers_of_stable_diffusion_are_in_its_16x16_upward_block_or_else_the_co
 
 
 def test_layers_of_the_small_pipeline_are_in_its_16x16_block(small):
-    assert small.layers.features[0] == "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    assert small.layers.block[0] == "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
     assert small.layers.modulation == "up_blocks.1.attentions.2.transformer_blocks.0.attn2"
     assert small.native_side // small.vae_scale_factor // small.layers.stride == 16
 

@@ -31,7 +31,9 @@ def paint(model: str, captions: tuple[str, ...], *, guidance: float, steps: int,
 
     Painted from noise at half the side, where layout was learned; then enlarged, half noised and painted at full side.
     """
-    parts = load(model, dtype=torch.float32).components | {"requires_safety_checker": False}
+    own = load(model, dtype=torch.float32).components
+    parts = {name: own[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+    parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     from_noise, refine = StableDiffusionPipeline(**parts), StableDiffusionImg2ImgPipeline(**parts)
     side = from_noise.unet.config.sample_size * from_noise.vae_scale_factor
     generator = torch.Generator().manual_seed(seed)

@@ -16,21 +16,11 @@ VALUES: Mapping[str, Sequence] = {
     "feature_layer": (0, 1, 2),
     "modulation_timestep": (81, 181, 281, 381, 481, 681),
     "strength": (1.0, 3.0, 10.0, 30.0, 100.0),
-    "modulation layer": (0, 1, 2),  # among the block's cross-attention layers, as for the features
+    "modulation_layer": (0, 1, 2),
     "smoothing": (0.0, 0.8, 2.0, 4.0),
     "attention_injection": (True, False),
 }
 OF_THE_MAP = ("feature_timestep", "feature_draws", "feature_layer")  # the others do not change the coarse map
-
-
-def modulated_at(pipe: EmerDiffPipeline, index: int) -> EmerDiffPipeline:
-    """The pipeline, but perturbing another cross-attention layer of the block."""
-    changed = EmerDiffPipeline(**pipe.components, defaults=pipe.config.defaults)
-    name = pipe.layers.features[index]
-    # rows that are perturbed earlier differ from an earlier layer on: they are run apart from the start
-    differing = pipe.layers.differing if name == pipe.layers.modulation else ()
-    changed.layers = replace(pipe.layers, modulation=name, differing=differing)
-    return changed
 
 
 def ablate(pipe: EmerDiffPipeline, seeds: Sequence[int], own: Settings) -> Iterator[dict[str, list[dict[str, object]]]]:
@@ -40,15 +30,14 @@ def ablate(pipe: EmerDiffPipeline, seeds: Sequence[int], own: Settings) -> Itera
     from 0 to 1. All values of settings that do not change the coarse map start from the same one.
     """
     tables = {(name, value): ([], []) for name, values in VALUES.items() for value in values}
-    elsewhere = {value: modulated_at(pipe, value) for value in VALUES.get("modulation layer", ())}
+    if own.modulation_layer is None:
+        own = replace(own, modulation_layer=pipe.layers.modulated)
     for seed in seeds:
         scene = draw_scene(seed, pipe.native_side)
         base = pipe(scene.image, own)
         for (name, value), (ours, naive) in tables.items():
             coarse = None if name in OF_THE_MAP else base.coarse_labels
-            if name == "modulation layer":
-                result = elsewhere[value](scene.image, own, coarse_labels=coarse)
-            elif getattr(own, name) == value:
+            if getattr(own, name) == value:
                 result = base
             else:
                 result = pipe(scene.image, replace(own, **{name: value}), coarse_labels=coarse)

@@ -23,6 +23,7 @@ from ..miniature.model import new_scheduler, new_tokenizer
 from ..pipeline import EmerDiffPipeline
 from ..progress import PERTURBING
 from ..settings import PRESETS, Settings
+from ..starting import LIGHT_SETTINGS
 from .published import Published
 
 SEED = 600_000  # of the drawn scene
@@ -53,6 +54,31 @@ class Measurement:
 def stable_diffusion_sized() -> EmerDiffPipeline:
     """A pipeline of Stable Diffusion 1.x's size with random weights, which is good for timing only."""
     torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+    )
+    return _with_text_encoder(vae, UNet2DConditionModel(sample_size=64, cross_attention_dim=768))
+
+
+def light_sized() -> EmerDiffPipeline:
+    """The same with the U-Net of BK-SDM-Tiny, Stable Diffusion distilled, and a small autoencoder."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=64,
+        cross_attention_dim=768,
+        block_out_channels=(320, 640, 1280),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        mid_block_type=None,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+    )
+    return _with_text_encoder(AutoencoderTiny(), unet)  # as small as the one made for Stable Diffusion
+
+
+def _with_text_encoder(vae: nn.Module, unet: UNet2DConditionModel) -> EmerDiffPipeline:
     tokenizer = new_tokenizer(["a picture"])
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -63,17 +89,11 @@ def stable_diffusion_sized() -> EmerDiffPipeline:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-    )
     return EmerDiffPipeline(
         vae=vae.eval(),
         text_encoder=CLIPTextModel(text).eval(),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval(),
+        unet=unet.eval(),
         scheduler=new_scheduler(),
     )
 
@@ -227,14 +247,14 @@ def run_published(pipe: EmerDiffPipeline, picture: Image.Image, settings: Settin
         num_segments=settings.num_segments,
         feature_timestep=settings.feature_timestep,
         feature_draws=settings.feature_draws,
-        feature_layer=settings.feature_layer,
+        feature_layer=pipe.layers.block[settings.feature_layer],
+        modulation_layer=pipe.layers.modulated_at(settings.modulation_layer).modulation,
         steps=settings.num_inference_steps,
         t_m=settings.modulation_timestep,
         strength=settings.strength,
         n_init=settings.kmeans_n_init,
         seed=settings.seed,
         velocity=pipe.scheduler.config.prediction_type == "v_prediction",
-        block=pipe.layers.features[0].partition(".attentions")[0],
     )
     replayed = sum(t <= published.t_m for t in published.grid)
     modulated = 2 * settings.num_segments * replayed
@@ -290,8 +310,8 @@ def compare(
     """The published procedure in float32, the exact engine in float32 and in half precision, then the presets.
 
     The pipeline is cast to float32, and finally to half precision if that is fast on the device. Unless the published
-    procedure is run as a `whole`, the pipeline has to be of Stable Diffusion's size, and the presets are run again with
-    a small autoencoder of random weights.
+    procedure is run as a `whole`, the pipeline has to be of Stable Diffusion's size, the presets are run again with a
+    small autoencoder of random weights, and last comes what the page offers as Stable Diffusion, light.
     """
     draws = {"num_segments": num_segments, "feature_draws": NOTEBOOK_DRAWS}
     cast(pipe, torch.float32)
@@ -309,6 +329,11 @@ def compare(
         pipe.vae.to(memory_format=torch.channels_last)
         for preset, settings in quick.items():
             yield run(pipe, picture, settings, f"{preset}, tiny", limit)
+        light = light_sized().to(pipe.unet.device)
+        cast(light, pipe.unet.dtype)
+        for network in (light.unet, light.vae):  # as `load` does
+            network.to(memory_format=torch.channels_last)
+        yield run(light, picture, light.settings(**LIGHT_SETTINGS, num_segments=num_segments), "light", limit)
 
 
 def growth(

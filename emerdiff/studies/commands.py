@@ -119,7 +119,7 @@ def ablate(options: argparse.Namespace) -> int:
             scores = (f"{row[score]:.1%}" for score in ("miou", "naive_miou", "boundary_f", "naive_boundary_f"))
             say("{:22}{:>8}{:>8}{:>8}{:>12}{:>8}".format(name, str(row["value"]), *scores))
     if options.figure:
-        own = vars(settings) | {"modulation layer": 2}
+        own = vars(settings) | {"modulation_layer": pipe.layers.modulated_at(settings.modulation_layer).modulated}
         ablations.figure(rows, own).savefig(options.figure, dpi=120)
     return 0
 
