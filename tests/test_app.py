@@ -634,7 +634,7 @@ def test_who_has_to_wait_sees_the_new_picture_and_how_many_are_ahead(page, url, 
     monkeypatch.setattr(running, "is_soon", lambda *_: True)
     ready(page)
     other = Client(url, verbose=False).submit(
-        handle_file(str(pictures[0])), **QUICK | {"modulation_timestep": 981}, api_name="/segment"
+        handle_file(str(pictures[0])), **QUICK | {"modulation_timestep": 981, "num_segments": FINE}, api_name="/segment"
     )
     while not other.outputs():
         time.sleep(0.1)
