@@ -18,7 +18,7 @@ from transformers import CLIPTokenizer
 from emerdiff.miniature import model, probe, train
 from emerdiff.miniature.photographs import Entry, Photograph, Photographs, find_photographs
 from emerdiff.miniature.pictures import Store, Stream
-from emerdiff.miniature.run import LayersMuon, Run, annealed, as_matrix, inner_weights, optimize
+from emerdiff.miniature.run import LayersMuon, Run, annealed, as_matrix, inner_weights, optimize, set_rate, tokens
 from emerdiff.miniature.scenes import draw_scene
 from emerdiff.miniature.train import draw_timesteps, keep_all, load_tokenizer, main
 from emerdiff.pipeline import EmerDiffPipeline
@@ -35,26 +35,28 @@ def layer() -> torch.nn.Conv2d:
 
 def test_a_step_on_a_convolution_is_muons_step_on_its_matrix(layer):
     matrix = torch.nn.Parameter(as_matrix(layer.weight.detach()).clone())
-    options = dict(lr=0.01, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    ours, theirs = LayersMuon([layer.weight], **options), torch.optim.Muon([matrix], **options)
+    other, options = torch.nn.Conv2d(6, 8, 3).to(memory_format=torch.channels_last), dict(lr=0.01, weight_decay=0.01)
+    ours = LayersMuon([layer.weight, other.weight], **options)  # of one shape: they are stepped together
+    theirs = torch.optim.Muon([matrix], **options, adjust_lr_fn="match_rms_adamw")
     before = layer.weight.detach().clone()
     for seed in range(3):
         torch.manual_seed(seed)
         layer.weight.grad = torch.randn(8, 6, 3, 3)  # channels first, as a backward pass may leave it
+        other.weight.grad = 5 * torch.randn(8, 6, 3, 3)
         matrix.grad = layer.weight.grad.permute(0, 2, 3, 1).reshape(8, -1)
         ours.step()
         theirs.step()
-    assert torch.equal(as_matrix(layer.weight), matrix)
+    assert torch.allclose(as_matrix(layer.weight), matrix, atol=1e-4)  # both iterate in bfloat16
     assert not torch.allclose(layer.weight, before, atol=1e-3)
 
 
 def test_the_update_of_a_layer_is_orthogonal(layer):
-    optimizer = LayersMuon([layer.weight], weight_decay=0, adjust_lr_fn="original", lr=1.0)
+    optimizer = LayersMuon([layer.weight], weight_decay=0, lr=1.0)
     before = as_matrix(layer.weight.detach()).clone()
     layer.weight.grad = torch.randn_like(layer.weight)
     optimizer.step()
-    singular = torch.linalg.svdvals(as_matrix(layer.weight.detach()) - before)
-    assert singular.min() > 0.6 and singular.max() < 1.3  # what torch's five iterations leave: about 1
+    singular = torch.linalg.svdvals(as_matrix(layer.weight.detach()) - before) / (0.2 * 54**0.5)
+    assert singular.min() > 0.6 and singular.max() < 1.3  # what the five iterations leave: about 1
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,7 +79,7 @@ def told(*captions: str) -> Photographs:
 
 
 def new_run(out: Path, tokenizer: CLIPTokenizer) -> Run:
-    return Run(out, torch.device("cpu"), 10, 256, tokenizer, seed=0)
+    return Run(out, torch.device("cpu"), 10, tokenizer, seed=0)
 
 
 def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, tokenizer):
@@ -117,9 +119,11 @@ def test_a_resumed_run_goes_on_as_the_first_would_have(tmp_path, tokenizer):
     def train_a_step(run: Run, seed: int) -> None:
         torch.manual_seed(seed)
         x, t = torch.randn(2, 4, 16, 16), torch.tensor([900, 100])
-        text = run.text_encoder(run.tokens(["a house", "a tree"])).last_hidden_state
+        text = run.text_encoder(tokens(run.tokenizer, ["a house", "a tree"])).last_hidden_state
         loss = (run.unet(x, t, text).sample - x).square().mean()
-        optimize([run.muon, run.adamw], 1e-3, run.denoiser, run.average, loss)
+        set_rate([run.muon, run.adamw], 1e-3)
+        optimize([run.muon, run.adamw], run.denoiser, loss)
+        run.average.step(run.denoiser.parameters())
 
     first = new_run(tmp_path, tokenizer)
     weights, others = inner_weights(first.denoiser)
@@ -158,7 +162,7 @@ def test_a_run_goes_on_from_a_finished_pipeline_whatever_the_width_of_its_decode
     )
     first.export()
     begun = EmerDiffPipeline.from_pretrained(tmp_path / "pipeline", dtype=torch.float32)
-    second = Run(tmp_path, torch.device("cpu"), 10, 256, tokenizer, vae=begun.vae, seed=1)
+    second = Run(tmp_path, torch.device("cpu"), 10, tokenizer, vae=begun.vae, seed=1)
     second.start_from(begun)
     assert second.encoded and second.vae.config.scaling_factor == 0.7
     for part in ("unet", "text_encoder", "vae"):
@@ -180,9 +184,8 @@ def test_captions_are_dropped_for_the_empty_prompt_and_the_others_stay_in_place(
     run = new_run(tmp_path, tokenizer)
     captions = [f"{colour} water" for colour in ("red", "blue", "green", "black", "white")] * 8
     with torch.no_grad():
-        text = run.text(run.tokens(captions))
-        told, empty = (run.text_encoder(run.tokens(of)).last_hidden_state for of in (captions, [""]))
-    same, blank = ((text - other).abs().amax((1, 2)) < 1e-4 for other in (told, empty))
+        prompts = run.prompts(tokens(tokenizer, captions))
+    same, blank = ((prompts == tokens(tokenizer, of)).all(1) for of in (captions, [""]))
     assert torch.equal(same, ~blank) and 3 < blank.sum() < 25
 
 
@@ -328,7 +331,7 @@ def test_a_share_of_any_seeds_in_a_row_are_photographs_and_all_come_before_one_c
 
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (80, 80), (64, 90)])
-def test_a_crop_is_a_square_as_long_as_the_shorter_side(tmp_path, size):
+def test_a_crop_is_a_square_nearly_as_long_as_the_shorter_side(tmp_path, size):
     across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     gradients = np.stack([across, down, 0 * across], -1).astype(np.uint8)
     write_folder(tmp_path, {"a.png": encoded(Image.fromarray(gradients), "PNG"), "a.txt": b"one\ntwo"})
@@ -337,7 +340,8 @@ def test_a_crop_is_a_square_as_long_as_the_shorter_side(tmp_path, size):
     assert {picture.shape for picture, _ in drawn} == {(64, 64, 3)}
     for picture, _ in drawn:
         shown = [np.ptp(picture[..., axis].astype(int)) / 255 for axis in (0, 1)]  # of its width and height
-        assert shown == pytest.approx([min(size) / side for side in size], abs=0.05)
+        width = np.array(shown) * size / min(size)
+        assert 0.75 < width.min() <= width.max() < 1.05 and np.ptp(width) < 0.06
     middles = [picture.mean((0, 1))[0 if size[0] > size[1] else 1] for picture, _ in drawn]
     assert size == (80, 80) or np.ptp(middles) > 10  # not always the same square
     assert {bool(picture[0, 0, 0] > picture[0, -1, 0]) for picture, _ in drawn} == {False, True}  # flipped or not

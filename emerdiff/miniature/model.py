@@ -1,7 +1,7 @@
 """The miniature's networks: Stable Diffusion 1.x's classes and topology in narrower channels.
 
-Four levels, two layers a block, the same block types, 8x smaller latents of 4 channels. At a side of 512 the
-16x16 cross-attention block is `up_blocks[1]`, as in Stable Diffusion; at 256 it is `up_blocks[2]`.
+Four levels, two layers a block, the same block types, 8x smaller latents of 4 channels. At its side of 256 the
+16x16 cross-attention block is `up_blocks[2]`; in Stable Diffusion, at 512, it is `up_blocks[1]`.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 TEXT_WIDTH = 128
 TEXT_LENGTH = 77  # tokens
 VAE_WIDTH = 32
+SIDE = 256  # of the pictures, in pixels
 
 
 def new_tokenizer(captions: Iterable[str], vocabulary: int = 1024) -> CLIPTokenizer:
@@ -102,18 +103,11 @@ def _start_as_blur(encoder: list[nn.Module], decoder: list[nn.Module]) -> None:
     carry(decoder[-1], point)
 
 
-UNETS = {  # by side of the picture: channels and attention heads of the four levels
-    256: ((32, 96, 128, 128), (1, 3, 4, 4)),  # what two CPU cores can train in an hour or two
-    512: ((48, 96, 192, 144), (1, 2, 4, 3)),  # 16.4 M parameters, for a GPU; few wide heads, as 64x64 tokens are many
-}
-
-
-def new_unet(side: int) -> UNet2DConditionModel:
-    channels, heads = UNETS[side]
+def new_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=side // 8,
-        block_out_channels=channels,
-        attention_head_dim=heads,  # diffusers' name for the number of heads, kept for old checkpoints
+        sample_size=SIDE // 8,
+        block_out_channels=(32, 96, 128, 128),
+        attention_head_dim=(1, 3, 4, 4),  # diffusers' name for the number of heads, kept for old checkpoints
         layers_per_block=2,
         cross_attention_dim=TEXT_WIDTH,
         norm_num_groups=16,

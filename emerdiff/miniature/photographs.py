@@ -62,12 +62,14 @@ class Photograph:
             raise ValueError(f"{self.picture.name} is skipped: {error}") from error
 
     def draw(self, seed: int, side: int) -> tuple[np.ndarray, str]:
-        """Picture (side, side, 3) uint8 and caption: a random square as wide as the shorter side, half of them flipped.
+        """Picture (side, side, 3) uint8 and caption: a random square, at least 0.8 times as wide as the shorter side.
 
-        The caption is a random one if there are several.
+        Half of the squares are mirrored. The caption is a random one if there are several.
         """
         rng, picture = np.random.default_rng(seed), self.open()
-        square = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS, centering=tuple(rng.random(2)))
+        width = rng.uniform(0.8, 1) * min(picture.size)
+        left, top = rng.random(2) * (np.array(picture.size) - width)
+        square = picture.resize((side, side), Image.Resampling.LANCZOS, (left, top, left + width, top + width))
         pixels = np.asarray(square if rng.random() < 0.5 else ImageOps.mirror(square))
         return pixels, self.captions[rng.integers(len(self.captions))]
 

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,8 @@ from . import model
 
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
 
+MOMENTUM = 0.95  # of Muon, Nesterov's
+
 log = logging.getLogger("emerdiff.miniature.train")
 
 
@@ -30,7 +32,6 @@ class Run:
         out: Path,
         device: torch.device,
         minutes: float,
-        side: int,
         tokenizer: CLIPTokenizer,
         *,
         vae: AutoencoderTiny | None = None,
@@ -41,19 +42,20 @@ class Run:
         self.out, self.device, self.minutes = out, device, minutes
         self.started = self.clock()
         self.seconds_before, self.step, self.encoded = 0.0, 0, False
-        self.tokenizer = tokenizer
+        self.tokenizer, self.no_caption = tokenizer, tokens(tokenizer, [""]).to(device)
         self.scheduler = model.new_scheduler()
         self.vae = (vae or model.new_vae()).to(device, memory_format=torch.channels_last)
-        self.unet = model.new_unet(side).to(device, memory_format=torch.channels_last)
+        self.unet = model.new_unet().to(device, memory_format=torch.channels_last)
         self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
         if device.type == "cpu":  # the fused attention's backward takes two fifths of a step there
             self.unet.set_attn_processor(AttnProcessor())
             self.text_encoder.set_attn_implementation("eager")
         self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
-        self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), betas=(0.9, 0.99), weight_decay=0)
         weights, others = inner_weights(self.denoiser)
-        self.muon = LayersMuon(weights, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        self.adamw = torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=0.01)
+        options = {"lr": torch.zeros((), device=device), "betas": (0.9, 0.99), "capturable": device.type == "cuda"}
+        self.vae_optimizer = torch.optim.AdamW(self.vae.parameters(), **options, weight_decay=0)
+        self.muon = LayersMuon(weights, lr=torch.zeros((), device=device), weight_decay=0.01)
+        self.adamw = torch.optim.AdamW(others, **options, weight_decay=0.01)
         self.vae_average = EMAModel(self.vae.parameters(), decay=0.998, foreach=True)
         self.average = self._new_average()
         names = ("vae", "denoiser", "vae_optimizer", "muon", "adamw", "vae_average", "average")
@@ -97,21 +99,13 @@ class Run:
         self.average = self.parts["average"] = self._new_average()
         self.encoded = True
 
-    def tokens(self, captions: list[str]) -> Tensor:  # (n, 77) int64
-        return self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-
-    def text(self, tokens: Tensor) -> Tensor:
-        """The prompts for the denoiser: (n, 77) tokens -> (n, 77, c), some of them replaced by the empty prompt."""
-        told = torch.rand(len(tokens), device=self.device) >= DROPPED_CAPTIONS
-        prompts = torch.cat([self.tokens([""]).to(self.device), tokens[told].long()])  # the empty one is encoded once
-        return self.text_encoder(prompts).last_hidden_state[told.cumsum(0) * told]
+    def prompts(self, tokens: Tensor) -> Tensor:
+        """(n, 77) int64, of which some are replaced by the empty prompt."""
+        told = torch.rand(len(tokens), 1, device=self.device) >= DROPPED_CAPTIONS
+        return torch.where(told, tokens.long(), self.no_caption)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
-
-    def compiled(self, function):
-        """Not on a CPU: there, compiling takes minutes for each stage and makes a step only a quarter faster."""
-        return function if self.device.type == "cpu" else torch.compile(function, dynamic=False)
 
     def export(self) -> None:
         """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
@@ -123,23 +117,58 @@ class Run:
         pipeline.save_pretrained(self.out / "pipeline", max_shard_size="9MB")
 
 
+def tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:  # (n, 77) int64
+    return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
 def as_matrix(weight: Tensor) -> Tensor:
     """(out, in) as it is; (out, in, height, width) as (out, height * width * in): a view where channels are last."""
     return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
 
 
-class LayersMuon(torch.optim.Muon):
-    """torch's Muon, which takes only matrices, on the weights of linear and convolution layers."""
+class LayersMuon(torch.optim.Optimizer):
+    """torch's Muon, which takes only matrices, on the weights of linear and convolution layers.
 
-    def __init__(self, weights: list[nn.Parameter], **options) -> None:
-        self.weights = weights
-        super().__init__([as_matrix(weight.detach()) for weight in weights], **options)
+    Weights of one shape take their steps together: one by one, they take a GPU longer than the network.
+    The rates suit AdamW too (Liu et al. 2025, "Muon is scalable", section 2.2).
+    """
+
+    def __init__(self, weights: list[nn.Parameter], *, lr: float | Tensor, weight_decay: float) -> None:
+        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for weight in weights:
+            shapes.setdefault(as_matrix(weight).shape, []).append(weight)
+        super().__init__([{"params": alike} for alike in shapes.values()], {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:
-        for matrix, weight in zip(self.param_groups[0]["params"], self.weights, strict=True):
-            matrix.grad = as_matrix(weight.grad)
-        super().step()
+        for group in self.param_groups:
+            weights, rate = [weight for weight in group["params"] if weight.grad is not None], group["lr"]
+            if not weights:
+                continue
+            gradient = torch.stack([as_matrix(weight.grad) for weight in weights])  # (n, out, in)
+            state = self.state[weights[0]]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(gradient)
+            momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+            update = orthogonal(gradient.lerp(momentum, MOMENTUM)).float() * (0.2 * math.sqrt(max(gradient.shape[1:])))
+            matrices = [as_matrix(weight) for weight in weights]
+            torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
+            torch._foreach_sub_(matrices, (rate * update).unbind())
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """(n, out, in) -> bfloat16 of that shape: nearly the closest matrices with orthonormal rows or columns.
+
+    Five Newton–Schulz iterations with Muon's coefficients leave singular values of about 0.7 to 1.2.
+    """
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if tall else x
 
 
 def inner_weights(denoiser: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -150,16 +179,53 @@ def inner_weights(denoiser: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return weights, [p for p in denoiser.parameters() if id(p) not in inner]
 
 
-def optimize(
-    optimizers: Sequence[torch.optim.Optimizer], rate: float, module: nn.Module, average: EMAModel, loss: Tensor
-) -> None:
+def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """In place, as a recorded step reads it from where it was."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"].fill_(rate)
+
+
+def optimize(optimizers: Sequence[torch.optim.Optimizer], module: nn.Module, loss: Tensor) -> None:
     module.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     for optimizer in optimizers:
-        optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-    average.step(module.parameters())
+
+
+class Recorded:
+    """A step of training, (tensors) -> loss; on a GPU, recorded as a CUDA graph, and replayed with other tensors.
+
+    A step has thousands of small kernels: to launch them one by one takes several times longer than to run them. The
+    tensors must have the same shapes in all calls, and the step must not read any back. The first call takes four
+    steps with its tensors.
+    """
+
+    def __init__(self, step: Callable[..., Tensor]) -> None:
+        self.step, self.graph = step, None
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        if tensors[0].device.type != "cuda":
+            return self.step(*tensors)
+        if self.graph is None:
+            self._record(tensors)
+        for held, given in zip(self.held, tensors, strict=True):
+            held.copy_(given)
+        self.graph.replay()
+        return self.loss.clone()
+
+    def _record(self, tensors: Sequence[Tensor]) -> None:
+        self.held = [tensor.clone() for tensor in tensors]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # so that optimizers and libraries have what they allocate once
+            for _ in range(3):
+                self.step(*self.held)
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = self.step(*self.held)
 
 
 def annealed(share: float, begin: float, end: float) -> float:

@@ -3,7 +3,8 @@
 Worker processes draw scenes. The autoencoder is trained on them first, then the denoiser, on their latents, which stay
 on the device. With a GPU, scenes are drawn as long as training lasts; on a CPU, all before the denoiser starts.
 
-1. `autoencoder` (17 % of the time), on crops: L1 and L2, with a little noise on the latents.
+1. `autoencoder` (17 % of the time), on crops: L1 and L2, also of the differences between neighbouring pixels at three
+   resolutions, with a little noise on the latents.
 2. `denoiser`, on the scenes at a quarter of their side (to 40 %), then at half of it (to 75 %), as Stable Diffusion
    began at 256 x 256: at a sixteenth and a quarter of the cost, composition and layout are learned there. Half of the
    timesteps are those at which a picture's layout is decided.
@@ -35,11 +36,12 @@ from ..pipeline import EmerDiffPipeline
 from . import model
 from .photographs import Photographs, find_photographs
 from .pictures import FIRST_SEED, Store, Stream, random_crops
-from .run import Report, Run, annealed, optimize
+from .run import Recorded, Report, Run, annealed, optimize, set_rate, tokens
 from .scenes import draw_scene
 
 PHOTOGRAPHS_SHARE = 0.65  # of the pictures, if there are photographs
 AUTOENCODER_ENDS, QUARTER_ENDS, HALF_ENDS = 0.17, 0.4, 0.75  # as shares of the time, as are `--stages`
+RATE = 1e-3  # of the denoiser
 LATENT_NOISE = 0.05  # so that nearby latents decode alike
 LAYOUT_TIMESTEPS = (500, 1000)  # at less than the full side, half of the timesteps are drawn from these
 
@@ -50,10 +52,10 @@ log = logging.getLogger("emerdiff.miniature.train")
 class Sizes:
     """What fits the device."""
 
-    side: int  # of the pictures
     autoencoder_crop: int  # side in pixels
     autoencoder_batch: int
     batches: tuple[int, int, int]  # of the denoiser at a quarter of the side, at half of it, at the full side
+    drawn: int  # pictures that a step of the denoiser takes at most, once there are enough
     pictures: int  # kept as pixels while the autoencoder trains
     latents: int  # kept for the denoiser; once there are so many, no more scenes are drawn
     drawn_first: bool  # before the denoiser's first step: on a CPU, workers would slow training down severalfold
@@ -63,8 +65,8 @@ class Sizes:
     def of(cls, device: torch.device) -> "Sizes":
         cores = os.cpu_count() or 2
         if device.type == "cuda":
-            return cls(512, 256, 48, (512, 256, 128), 30_000, 400_000, False, workers=max(1, cores - 2))
-        return cls(256, 64, 16, (256, 96, 32), 3_000, 12_400, True, workers=cores)
+            return cls(128, 64, (1024, 512, 192), 64, 8_000, 200_000, False, workers=max(1, cores - 2))
+        return cls(64, 16, (256, 96, 32), 512, 3_000, 12_400, True, workers=cores)
 
 
 # ---------------------------------------------------------------- the stages
@@ -75,28 +77,39 @@ def to_pixels(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def detail_loss(y: Tensor, x: Tensor) -> Tensor:
+    """L1 between the differences of neighbouring pixels, at full, half and quarter resolution: it keeps edges sharp."""
+    losses = []
+    for _ in range(3):
+        losses += [F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (2, 3)]
+        y, x = F.avg_pool2d(y, 2), F.avg_pool2d(x, 2)
+    return torch.stack(losses).sum()
+
+
 def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Store:
     """Trains until its share of the time is up; returns the pictures and tokens that it saw."""
     seen = Store(
-        sizes.pictures, run.device, ((sizes.side, sizes.side, 3), torch.uint8), ((model.TEXT_LENGTH,), torch.int32)
+        sizes.pictures, run.device, ((model.SIDE, model.SIDE, 3), torch.uint8), ((model.TEXT_LENGTH,), torch.int32)
     )
     report = Report(run, "autoencoder")
 
-    def loss_of(x: Tensor) -> Tensor:
+    def learn(x: Tensor, noise: Tensor) -> Tensor:
         with run.autocast():
-            z = run.vae.encoder(x)
-            y = run.vae.decoder(z + LATENT_NOISE * torch.randn_like(z)).float()
-        return F.l1_loss(y, x) + F.mse_loss(y, x)
+            y = run.vae.decoder(run.vae.encoder(x) + LATENT_NOISE * noise).float()
+        loss = F.l1_loss(y, x) + F.mse_loss(y, x) + detail_loss(y, x)
+        optimize([run.vae_optimizer], run.vae, loss)
+        return loss.detach()
 
-    loss_of = run.compiled(loss_of)
+    learn, cells = Recorded(learn), sizes.autoencoder_crop // 8
     while run.share < AUTOENCODER_ENDS:
         if drawn := seen.take(stream, sizes.autoencoder_batch, at_least=sizes.autoencoder_batch):
             pictures, captions = zip(*drawn, strict=True)
-            seen.add(torch.from_numpy(np.stack(pictures)), run.tokens(captions))
+            seen.add(torch.from_numpy(np.stack(pictures)), tokens(run.tokenizer, captions))
         x = random_crops(to_pixels(seen.sample(sizes.autoencoder_batch)[0]), sizes.autoencoder_crop)
-        loss = loss_of(x.contiguous(memory_format=torch.channels_last))
-        rate = 2e-3 * annealed(run.share, 0, AUTOENCODER_ENDS)
-        optimize([run.vae_optimizer], rate, run.vae, run.vae_average, loss)
+        set_rate([run.vae_optimizer], 2e-3 * annealed(run.share, 0, AUTOENCODER_ENDS))
+        noise = torch.randn(len(x), 4, cells, cells, device=run.device)
+        loss = learn(x.contiguous(memory_format=torch.channels_last), noise)
+        run.vae_average.step(run.vae.parameters())
         report(loss, len(x), len(seen), stream.next_seed)
     return seen
 
@@ -133,7 +146,7 @@ def draw_latents(run: Run, stream: Stream, kept: Store, at_most: int, *, at_leas
     if drawn := kept.take(stream, at_most, at_least=at_least):
         pictures, captions = zip(*drawn, strict=True)
         latents = encode(run, torch.from_numpy(np.stack(pictures)))
-        kept.add(*(x * run.vae.config.scaling_factor for x in latents), run.tokens(captions))
+        kept.add(*(x * run.vae.config.scaling_factor for x in latents), tokens(run.tokenizer, captions))
 
 
 def draw_timesteps(count: int, device: torch.device, *, layout: bool) -> Tensor:
@@ -147,25 +160,30 @@ SIDES = ("a quarter of the side", "half the side", "the full side")
 
 
 def train_denoiser(
-    run: Run, stream: Stream, kept: Store, stage: int, batch: int, *, begin: float, until: float
+    run: Run, stream: Stream, kept: Store, stage: int, batch: int, drawn: int, *, begin: float, until: float
 ) -> None:
     """Velocity prediction (as SD 2.1's) on the scenes at the side SIDES[stage], until that share of the time.
 
     The learning rate has its warm-up at the share `begin`, and its end at the end of the last stage.
     """
-    report = Report(run, f"denoiser at {SIDES[stage]}")
-    unet = run.compiled(run.unet)
+    def learn(noisy: Tensor, t: Tensor, prompts: Tensor, velocity: Tensor) -> Tensor:
+        with run.autocast():
+            text = run.text_encoder(prompts).last_hidden_state
+            predicted = run.unet(noisy, t, text).sample
+        loss = F.mse_loss(predicted.float(), velocity)
+        optimize([run.muon, run.adamw], run.denoiser, loss)
+        return loss.detach()
+
+    learn, report = Recorded(learn), Report(run, f"denoiser at {SIDES[stage]}")
     while run.share < until:
-        draw_latents(run, stream, kept, batch, at_least=4 * batch)
-        *latents, tokens = kept.sample(batch)
+        draw_latents(run, stream, kept, drawn, at_least=4 * batch)
+        *latents, captions = kept.sample(batch)
         x_0 = latents[stage].float().contiguous(memory_format=torch.channels_last)
         eps, t = torch.randn_like(x_0), draw_timesteps(batch, run.device, layout=until < 1)
-        with run.autocast():
-            text = run.text(tokens)
-            predicted = unet(run.scheduler.add_noise(x_0, eps, t), t, text).sample
-        loss = F.mse_loss(predicted.float(), run.scheduler.get_velocity(x_0, eps, t))
-        rate = 1e-3 * annealed(run.share, begin, 1)
-        optimize([run.muon, run.adamw], rate, run.denoiser, run.average, loss)
+        noisy, velocity = run.scheduler.add_noise(x_0, eps, t), run.scheduler.get_velocity(x_0, eps, t)
+        set_rate([run.muon, run.adamw], RATE * annealed(run.share, begin, 1))
+        loss = learn(noisy, t, run.prompts(captions), velocity)
+        run.average.step(run.denoiser.parameters())
         report(loss, batch, len(kept), stream.next_seed)
 
 
@@ -214,15 +232,15 @@ def train(
     latents = out / "latents.pt"
     known = len(torch.load(latents, mmap=True, weights_only=True)[0]) if latents.exists() else 0
     ahead = 512 if known < sizes.latents else 0
-    stream = Stream(seed, sizes.side, photographs, workers=sizes.workers, ahead=ahead)
+    stream = Stream(seed, model.SIDE, photographs, workers=sizes.workers, ahead=ahead)
     tokenizer = load_tokenizer(out, start, photographs)
     begun = EmerDiffPipeline.from_pretrained(start, dtype=torch.float32) if start else None
-    run = Run(out, device, minutes, sizes.side, tokenizer, vae=begun and begun.vae, seed=first_seed)
+    run = Run(out, device, minutes, tokenizer, vae=begun and begun.vae, seed=first_seed)
     if resumed:
         run.resume(checkpoint)
     elif begun:
         run.start_from(begun)
-    shapes = [((4, side, side), torch.float16) for side in (sizes.side // 32, sizes.side // 16, sizes.side // 8)]
+    shapes = [((4, model.SIDE // by, model.SIDE // by), torch.float16) for by in (32, 16, 8)]
     kept = Store(sizes.latents, device, *shapes, ((model.TEXT_LENGTH,), torch.int32))
     if not run.encoded:
         finish_autoencoder(run, train_autoencoder(run, stream, sizes), kept)
@@ -234,7 +252,7 @@ def train(
     log.info("%d pictures kept", len(kept))
     begin = 0 if start else AUTOENCODER_ENDS
     for stage, (batch, until) in enumerate(zip(sizes.batches, (*stages, 1.0), strict=True)):
-        train_denoiser(run, stream, kept, stage, batch, begin=begin, until=until)
+        train_denoiser(run, stream, kept, stage, batch, sizes.drawn, begin=begin, until=until)
     run.save(stream.next_seed)
     run.export()
     stream.close()
