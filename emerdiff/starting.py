@@ -39,6 +39,8 @@ class Start:
     """For `load`."""
     autoencoder: str | None
     """For `load`."""
+    quick: bool
+    """Whether its runs are so short that an example's may begin unasked."""
     photographs_first: bool
     """Whether photographs come before drawn scenes: the miniature knows drawn scenes, others photographs."""
     note: str
@@ -55,8 +57,9 @@ def start(facts: Facts) -> Start:
     model = wish or (STABLE_DIFFUSION if gpu and facts.at_hand else MINIATURE)
     lacking = gpu and not facts.at_hand and not wish
     note = LACKING if lacking else ""
-    autoencoder = None if gpu or model == MINIATURE else AUTOMATIC
-    return Start(model, autoencoder, photographs_first=model != MINIATURE, note=note)
+    drawn = model == MINIATURE
+    autoencoder = None if gpu or drawn else AUTOMATIC
+    return Start(model, autoencoder, quick=gpu or drawn, photographs_first=not drawn, note=note)
 
 
 def at_hand(name: str = STABLE_DIFFUSION) -> bool:

@@ -14,15 +14,14 @@ from gradio.events import Dependency
 from emerdiff import Settings
 from emerdiff.exporting import OPACITY
 from emerdiff.filenames import safe_stem
-from emerdiff.loading import MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
-from . import pictures, uploads
-from .examples import Example, change, examples, stored, table
+from . import pictures, runs, uploads
+from .examples import Example, change, examples, own_run, stored, table
 from .guard import Kept
 from .pictures import VIEWS, Layers
-from .runs import MODELS, SIDES, label_of, native_side, shown
+from .runs import MODELS, SIDES, shown
 from .session import FINE, Session
 from .strip import Strip
 from .viewer import Viewer
@@ -134,6 +133,12 @@ class Page:
             self.undo: gr.update(interactive=False),
         }
 
+    def filled(self, values: Mapping[str, object], model: str) -> dict:
+        """Inputs of a run with these values, with the sides that the model can see."""
+        sides = [(f"{side} px", side) for side in runs.sides(model)]
+        filled = {self.inputs[name]: value for name, value in values.items()}
+        return filled | {self.inputs["side"]: gr.update(choices=sides, value=values["side"])}
+
     def unsegmented(self, image: str | Path) -> dict:
         """In the viewer, what is not segmented yet."""
         return {self.viewer: pictures.view_of(alone(image), "picture")}
@@ -173,7 +178,7 @@ def stored_evidence(example: Example) -> str:
 
 def new_page(demo: gr.Blocks, first: Example) -> Page:
     """A page's shared components, which begin with the stored result of the `first` example."""
-    settings, ranges = first.settings, Settings.range_of
+    (model, preset, values), ranges = own_run(first), Settings.range_of
     return Page(
         demo,
         session=Kept(None),
@@ -193,14 +198,24 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 visible=False,
                 render=False,
             ),
-            "model": gr.Dropdown(list(MODELS), value=label_of(MINIATURE), label="Model", render=False),
+            "model": gr.Dropdown(
+                list(MODELS),
+                value=model,
+                label="Model",
+                show_label=False,
+                container=False,
+                filterable=False,
+                min_width=150,
+                elem_id="model",
+                render=False,
+            ),
             "preset": gr.Radio(
-                [(name.capitalize(), name) for name in PRESETS], value="exact", label="Quality", render=False
+                [(name.capitalize(), name) for name in PRESETS], value=preset, label="Quality", render=False
             ),
             "modulation_timestep": gr.Slider(
                 1,
                 981,
-                settings.modulation_timestep,
+                values["modulation_timestep"],
                 step=20,
                 precision=0,
                 label="Timestep",
@@ -209,11 +224,11 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 render=False,
             ),
             "strength": gr.Slider(
-                0, 50, settings.strength, step=0.5, label="Perturbation strength", buttons=[], render=False
+                0, 50, values["strength"], step=0.5, label="Perturbation strength", buttons=[], render=False
             ),
             "feature_timestep": gr.Slider(
                 *ranges("feature_timestep"),
-                settings.feature_timestep,
+                values["feature_timestep"],
                 step=1,
                 precision=0,
                 label="Feature timestep",
@@ -221,10 +236,10 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 render=False,
             ),
             "smoothing": gr.Slider(
-                0, 5, settings.smoothing, step=0.1, label="Smoothing (pixels)", buttons=[], render=False
+                0, 5, values["smoothing"], step=0.1, label="Smoothing (pixels)", buttons=[], render=False
             ),
             "seed": gr.Number(
-                settings.seed,
+                values["seed"],
                 label="Seed",
                 precision=0,
                 minimum=ranges("seed")[0],
@@ -232,8 +247,8 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 render=False,
             ),
             "side": gr.Radio(
-                [(f"{side} px", side) for side in SIDES],
-                value=native_side(label_of(MINIATURE)),
+                [(f"{side} px", side) for side in sorted({*SIDES, values["side"]})],
+                value=values["side"],
                 label="Detail",
                 info="Side of the picture as the network sees it. More finds finer outlines, and takes longer.",
                 render=False,
@@ -279,5 +294,5 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         ),
         chosen=Chosen([], value=[], multiselect=True, label="Chosen segments", render=False),
         undo=gr.Button("Undo", size="sm", min_width=80, interactive=False, render=False),
-        truth=gr.File(str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False),
+        truth=gr.File(first.truth and str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False),
     )

@@ -536,7 +536,7 @@ def test_a_stopped_run_keeps_its_sketch_which_k_cuts_and_says_so(page):
 def test_a_checkpoint_is_loaded_in_the_open_and_stop_does_not_wait_for_it(page, monkeypatch):
     end = Event()
 
-    def load(name):
+    def load(name, **_):
         assert end.wait(60)
         raise ValueError(f"cannot load {name}")
 

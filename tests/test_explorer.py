@@ -1157,10 +1157,10 @@ def test_loading_says_so_meanwhile_and_goes_on_when_nobody_waits(monkeypatch):
     monkeypatch.setattr(runs, "_pipelines", {})
     begin, loading = Event(), Event()
 
-    def load(name):
+    def load(name, **options):
         loading.set()
         assert begin.wait(10)
-        return emerdiff.load(name)
+        return emerdiff.load(name, **options)
 
     monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
     model = runs.label_of(runs.MINIATURE)
@@ -1186,9 +1186,9 @@ def test_the_last_checkpoint_is_let_go_before_the_next_is_loaded(monkeypatch, ch
     assert last() is not None
     there = []
 
-    def load(name):
+    def load(name, **options):
         there.append(last() is not None)
-        return emerdiff.load(name)
+        return emerdiff.load(name, **options)
 
     monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
     runs.pipeline(str(tmp_path / "next"))
