@@ -1,8 +1,10 @@
 """Which model the page starts with, decided from facts about the machine and its owner's wish."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from .kinds import CONFIGURATIONS
 from .loading import AUTOMATIC, INDEX, LIGHT, MINIATURE, REVISIONS
@@ -67,7 +69,9 @@ def at_hand(name: str = STABLE_DIFFUSION) -> bool:
     revision = REVISIONS.get(name)
 
     def cached(file: str) -> bool:
-        return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+        with suppress(HFValidationError):  # it is no id, but a folder that is gone
+            return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+        return False
 
     return all(
         cached(file) if file == INDEX else cached(f"{file}.safetensors") or cached(f"{file}.fp16.safetensors")

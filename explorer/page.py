@@ -294,5 +294,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         ),
         chosen=Chosen([], value=[], multiselect=True, label="Chosen segments", render=False),
         undo=gr.Button("Undo", size="sm", min_width=80, interactive=False, render=False),
-        truth=gr.File(first.truth and str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False),
+        truth=gr.File(
+            first.truth and str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False
+        ),
     )

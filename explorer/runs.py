@@ -116,7 +116,8 @@ def pipeline(name: str) -> EmerDiffPipeline:
 
 def facts() -> Facts:
     """What is known of this machine and its owner's wish."""
-    return Facts(best_device().type, bool(spaces), at_hand(), os.environ.get("EMERDIFF_MODEL", ""))
+    wish = os.path.expanduser(os.environ.get("EMERDIFF_MODEL", "").strip())  # noqa: PTH111  it may be no path at all
+    return Facts(best_device().type, bool(spaces), at_hand(), wish)
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 import torch
-from conftest import save_as_stable_diffusion, small_parts, value_of
+from conftest import save_as_stable_diffusion, shows, small_parts, unfold, value_of
 from test_loading import save_tiny_autoencoder
 
 import app
@@ -132,7 +132,8 @@ def test_the_owners_folder_can_be_chosen_and_linked_to_but_no_other(begin, check
     filled = opened(asked=None, view="slider", request=gr.Request(query_params={}))
     begins = [value for value in filled.values() if isinstance(value, Asked)]
     assert len(begins) == (2 if device == "cuda" else 1)  # asked for in both cases, but run unasked only on a GPU
-    assert running.hint_of(of_example(0), None, None, checkpoint.name, "exact", of_example(0).values).startswith("A run")
+    values = of_example(0).values
+    assert running.hint_of(of_example(0), None, None, checkpoint.name, "exact", values).startswith("A run takes")
 
 
 
@@ -213,3 +214,23 @@ def test_gpu_time_is_asked_for_by_the_models_own_size(begin, installed):
     begin(ZEROGPU)
     own = gpu.seconds_of(SD, "exact", {})
     assert 20 < own <= gpu.seconds_of(SD, "exact", {"side": 256}) <= 300
+
+
+def test_a_visitor_sees_the_model_first_and_may_choose_another(begin, installed, browser):
+    begin(GPU)
+    demo = app.create_demo()
+    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, **app.LOOK)
+    page = browser.new_page(viewport={"width": 1320, "height": 1000})
+    page.goto(address)
+    shows(page, f"{SD}, k = {examples()[0].k}", timeout=60_000)
+    model = page.get_by_label("Model")
+    assert model.input_value().startswith(f"{SD} · knows photographs")
+    assert page.locator("#strip [aria-checked=true]").inner_text() == examples()[0].title
+    model.click()
+    page.get_by_role("option", name=LIGHT).click()
+    unfold(page)
+    page.get_by_label("384 px").wait_for()
+    assert page.get_by_label("384 px").is_checked() and page.get_by_label("Preview").is_checked()
+    page.locator("#hint").get_by_text("is not installed").first.wait_for()
+    page.close()
+    demo.close()
