@@ -1,10 +1,13 @@
 """What the page begins with, by what is known of the machine: only these facts are pretended."""
 
+from dataclasses import replace
+
 import gradio as gr
 import pytest
 import torch
 from conftest import save_as_stable_diffusion, shows, small_parts, unfold, value_of
 from test_loading import save_tiny_autoencoder
+from test_visitors import result, session
 
 import app
 import emerdiff
@@ -14,6 +17,7 @@ from emerdiff.starting import LACKING, STABLE_DIFFUSION, STABLE_DIFFUSION_LIGHT,
 from explorer import examples as example_store
 from explorer import gpu, running, runs
 from explorer.asking import Asked
+from explorer.code import code
 from explorer.examples import examples
 from explorer.links import Link
 from explorer.opening import of_example
@@ -75,18 +79,19 @@ def test_with_a_gpu_the_page_begins_with_stable_diffusion_and_photographs(begin,
     assert running.own_result_of(asked.source, asked.model, asked.preset, asked.values) == 0
 
 
-def test_an_examples_own_result_is_that_of_the_model_that_the_page_begins_with(begin, installed):
+def test_an_examples_own_result_is_that_of_the_model_that_the_page_begins_with(begin, installed, monkeypatch):
+    monkeypatch.setattr(runs, "own_preset", lambda _: "preview")  # for speed
     begin(GPU)
     asked = of_example(0)
     assert example_store.found(examples()[0]) is None
-    result = value_of(running.found_for(asked, None, Visitors(), lambda said, _: said))
-    assert result.segmentation.model == STABLE_DIFFUSION and result.segmentation.settings.image_area == 128**2
-    assert example_store.found(examples()[0]) is result and result.shared
-    assert value_of(running.found_for(asked, None, Visitors(), lambda said, _: said)) is result
+    own = value_of(running.found_for(asked, None, Visitors(), lambda said, _: said))
+    assert own.segmentation.model == STABLE_DIFFUSION and own.segmentation.settings.image_area == 128**2
+    assert example_store.found(examples()[0]) is own and own.shared
+    assert value_of(running.found_for(asked, None, Visitors(), lambda said, _: said)) is own
     example = examples()[0]
     begin(CPU)
     assert example_store.found(example) is None  # the miniature has its own
-    assert example_store.keep(example, result) is result and example_store.found(example) is None
+    assert example_store.keep(example, own) is own and example_store.found(example) is None
 
 
 @pytest.mark.parametrize(
@@ -167,6 +172,15 @@ def test_the_light_model_sees_small_pictures_and_is_the_quicker_one(begin):
     assert seconds[0] < seconds[1] / 2
 
 
+def test_code_loads_what_the_page_has_loaded():
+    settings = runs.settings_of(LIGHT, "preview", {"num_segments": 4})
+    light = replace(result(), model=STABLE_DIFFUSION_LIGHT, settings=settings)
+    shown = code(session(segmentation=light, preset="preview"))
+    assert f"emerdiff.load('{STABLE_DIFFUSION_LIGHT}', autoencoder='automatic')" in shown
+    assert f"pipe.settings(num_segments=4, preset='preview', image_area={384**2})" in shown
+    assert "emerdiff.load('miniature')" in code(session())
+
+
 def test_sides_are_from_a_models_own_up(begin, tmp_path):
     for native, sides in {512: (512, 768), 768: (768,), 1024: (1024,), 640: (640, 768)}.items():
         parts = small_parts(sample_size=native // 4)
@@ -195,19 +209,19 @@ def test_a_small_autoencoder_is_mentioned_where_it_decodes(begin, checkpoint, pi
     assert runs.SMALLER in notes()
 
 
-def test_an_automatic_autoencoder_is_asked_for_with_every_checkpoint(begin, checkpoint, monkeypatch):
-    begin(CPU)
-    asked, load = [], emerdiff.load
+def test_an_automatic_autoencoder_is_asked_for_with_every_checkpoint(begin, small, monkeypatch):
+    asked = {}
 
     def noted(name, **options):
-        asked.append(options)
-        return load(name, **options)
+        asked[name] = options
+        return small
 
+    begin(CPU)
     monkeypatch.setattr(emerdiff, "load", noted)
     runs._pipelines.clear()
-    runs.pipeline(MINIATURE)
-    runs.pipeline(str(checkpoint))
-    assert asked == [{"autoencoder": None}, {"autoencoder": "automatic"}]
+    for name in (MINIATURE, STABLE_DIFFUSION):
+        runs.pipeline(name)
+    assert asked == {MINIATURE: {"autoencoder": None}, STABLE_DIFFUSION: {"autoencoder": "automatic"}}
 
 
 def test_gpu_time_is_asked_for_by_the_models_own_size(begin, installed):
