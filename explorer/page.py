@@ -19,9 +19,9 @@ from emerdiff.settings import PRESETS
 
 from . import pictures, runs, uploads
 from .examples import Example, change, examples, own_run, stored, table
-from .guard import Kept
+from .guard import Detail, Kept
 from .pictures import VIEWS, Layers
-from .runs import MODELS, SIDES, shown
+from .runs import MODELS, shown
 from .session import FINE, Session
 from .strip import Strip
 from .viewer import Viewer
@@ -48,6 +48,9 @@ class Chosen(gr.Dropdown):
 
     def preprocess(self, payload):
         return payload or []
+
+
+
 
 
 def picture_output(label: str, alt: str, *, visible: bool = True, render: bool = True) -> gr.Image:
@@ -246,8 +249,8 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 maximum=ranges("seed")[1],
                 render=False,
             ),
-            "side": gr.Radio(
-                [(f"{side} px", side) for side in sorted({*SIDES, values["side"]})],
+            "side": Detail(
+                [(f"{side} px", side) for side in runs.all_sides()],
                 value=values["side"],
                 label="Detail",
                 info="Side of the picture as the network sees it. More finds finer outlines, and takes longer.",

@@ -39,9 +39,8 @@ def build(page: Page) -> None:
     hint = gr.Markdown(visible=False, elem_id="hint")
     waiting.beside(page)
     with gr.Accordion("Settings", open=False, elem_id="settings"):
-        for name, part in inputs.items():
-            if name not in ("image", "model"):
-                part.render()
+        for name in ("preset", "side", *VALUES[:-1]):
+            inputs[name].render()
         defaults = gr.Button("Defaults for this picture", size="sm", interactive=False)
     to_apply = gr.State(time_to_live=600)  # a finding that is not applied yet; seconds, where its visitor has left
     clock = gr.Timer(1, active=False)  # it runs while a run waits for its turn
@@ -97,11 +96,12 @@ def build(page: Page) -> None:
             return
         to_run.begun.set()
         so_far, own = to_run.so_far, None if to_run.example is None else examples()[to_run.example]
+        is_stored = own is not None and own.summary.get("model") == MODELS[to_run.model]
         so_far.k, so_far.plain = k, alone(to_run.source)
 
         def tell(said, progress):
             so_far.sketch = progress.sketch or so_far.sketch
-            if progress.sketch is None or (own and own.summary and so_far.k == own.k):  # what is stored is better
+            if progress.sketch is None or (is_stored and so_far.k == own.k):  # what is stored is better
                 return {status: said}
             return {status: said, page.viewer: pictures.view_of(so_far.layers(), view)}
 

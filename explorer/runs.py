@@ -226,14 +226,18 @@ def sides(model: str) -> tuple[int, ...]:
     return own, *(side for side in SIDES if side > own)
 
 
+def all_sides() -> list[int]:
+    """Those that the page offers for any model."""
+    return sorted({*SIDES, *map(own_side, MODELS)})
+
+
 def settings_of(model: str, preset: str, values: Mapping[str, object]) -> emerdiff.Settings:
     """The settings of a run; `ValueError` for `values` that are not allowed. `side` is at least the model's own."""
     values = dict(values)
     if "side" in values:
-        own, side = own_side(model), values.pop("side")
-        if side not in (allowed := sorted({*SIDES, own})):
+        if (side := values.pop("side")) not in (allowed := all_sides()):
             raise ValueError(f"side must be one of {', '.join(map(str, allowed))}, not {side!r}")
-        values["image_area"] = max(side, own) ** 2
+        values["image_area"] = max(side, own_side(model)) ** 2
     return replace(defaults(model), **PRESETS[preset] | values)
 
 
@@ -383,10 +387,12 @@ def _learn(key: tuple[str, str, int], pace: Pace) -> None:
 def _pace(name: str, preset: str, area: int) -> Pace | None:
     """About what such runs take here: as those of the nearest size have taken, if not in this quality in the slowest.
 
-    A model that has not run yet is taken to be as much slower than the miniature as Stable Diffusion is; None where
-    that has not run either.
+    On a CPU, a model that has not run yet is taken to be as much slower than the miniature as Stable Diffusion is; None
+    where that has not run either.
     """
     own, slower = [key for key in _paces if key[0] == name], 1.0
+    if not own and best_device().type != "cpu":  # how much slower has been measured on CPUs only
+        return None
     if not own:
         own = [key for key in _paces if key[0] == MINIATURE]
         slower = SLOWER_LIGHT if name == STABLE_DIFFUSION_LIGHT else SLOWER

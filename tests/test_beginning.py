@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 import pytest
 import torch
-from conftest import save_as_stable_diffusion, shows, small_parts, unfold, value_of
+from conftest import save_as_stable_diffusion, small_parts, value_of
 from test_loading import save_tiny_autoencoder
 from test_visitors import result, session
 
@@ -155,6 +155,10 @@ def test_each_model_has_a_line_on_what_it_knows_and_costs(begin, monkeypatch, ch
     monkeypatch.setattr(runs, "at_hand", lambda _: True)
     lines = dict(map(reversed, running.offers()))
     assert all(" · about " in line for line in lines.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "best_device", lambda: torch.device("cuda"))  # where nobody knows before it has run
+        assert runs.plan(SD, "exact", {}).seconds is None and runs.plan("Miniature", "exact", {}).seconds
+        assert dict(map(reversed, running.offers()))[SD] == f"{SD} · knows photographs"
     monkeypatch.setattr(running, "spaces", object())
     assert all(line.endswith(" of GPU time") for line, _ in running.offers())
     begin(Facts("cpu", False, False, str(checkpoint)))
@@ -228,23 +232,3 @@ def test_gpu_time_is_asked_for_by_the_models_own_size(begin, installed):
     begin(ZEROGPU)
     own = gpu.seconds_of(SD, "exact", {})
     assert 20 < own <= gpu.seconds_of(SD, "exact", {"side": 256}) <= 300
-
-
-def test_a_visitor_sees_the_model_first_and_may_choose_another(begin, installed, browser):
-    begin(GPU)
-    demo = app.create_demo()
-    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, **app.LOOK)
-    page = browser.new_page(viewport={"width": 1320, "height": 1000})
-    page.goto(address)
-    shows(page, f"{SD}, k = {examples()[0].k}", timeout=60_000)
-    model = page.get_by_label("Model")
-    assert model.input_value().startswith(f"{SD} · knows photographs")
-    assert page.locator("#strip [aria-checked=true]").inner_text() == examples()[0].title
-    model.click()
-    page.get_by_role("option", name=LIGHT).click()
-    unfold(page)
-    page.get_by_label("384 px").wait_for()
-    assert page.get_by_label("384 px").is_checked() and page.get_by_label("Preview").is_checked()
-    page.locator("#hint").get_by_text("is not installed").first.wait_for()
-    page.close()
-    demo.close()
