@@ -1,5 +1,7 @@
 """Endpoints for programs: the page's work without the page. Their docstrings are what a client reads of them."""
 
+from inspect import signature
+
 import gradio as gr
 
 from emerdiff import Segmentation
@@ -85,25 +87,16 @@ def segment(
     yield label_file(found.segmentation, found.name), found.segmentation.summary(), Session.of(found, num_segments)
 
 
-def segment_once(
-    image,
-    model,
-    num_segments,
-    modulation_timestep,
-    strength,
-    feature_timestep,
-    smoothing,
-    seed,
-    preset="exact",
-    side=256,
-):
+def segment_once(*asked, **named):
     """Segment a picture with EmerDiff and keep nothing: as `/segment`, for callers without a session.
 
     MCP clients have none: gradio 6.31 cannot return a result together with a state to them.
     """
-    values = (modulation_timestep, strength, feature_timestep, smoothing, seed)
-    for labels, summary, _ in segment(image, model, num_segments, *values, preset, side):
+    for labels, summary, _ in segment(*asked, **named):
         yield labels, summary
+
+
+segment_once.__signature__ = signature(segment)  # gradio tells callers of the same parameters
 
 
 def rescale_k(session, k):

@@ -50,22 +50,6 @@ class Chosen(gr.Dropdown):
         return payload or []
 
 
-
-
-
-def picture_output(label: str, alt: str, *, visible: bool = True, render: bool = True) -> gr.Image:
-    return gr.Image(
-        format="png",
-        label=label,
-        show_label=bool(label),
-        interactive=False,
-        alt_text=alt,
-        visible=visible,
-        buttons=["download", "fullscreen"],
-        render=render,
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Page:
     """Components that are not placed yet: each tab renders its own. They begin with the `first` example's result."""

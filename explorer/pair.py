@@ -1,37 +1,28 @@
 """A pair of pictures that hardly differ: behind a divider or as a flicker, with the change amplified if wished."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import gradio as gr
 import numpy as np
 
+from .component import Component, file_of
 from .pictures import save
 
-HERE = Path(__file__).parent
 FACTORS = (5, 1)  # by which the change is amplified, the first one at first
 
 
-class Pair(gr.HTML):
+class Pair(Component):
     """Shows a value of `shown`; nothing where it is None."""
 
-    is_template = True
-
-    def __init__(self, value: dict | None = None, **options) -> None:
-        super().__init__(
-            value,
-            html_template="<div class='viewer pair' data-layout='divider' hidden></div>",
-            js_on_load=(HERE / "pair.js").read_text(),
-            apply_default_css=False,
-            **options,
-        )
+    TEMPLATE = "<div class='viewer pair' data-layout='divider' hidden></div>"
+    SCRIPT = "pair.js"
 
 
 def shown(unperturbed: np.ndarray, ends: Sequence[np.ndarray], titles: Sequence[str], name: str) -> dict:
     """The value of a `Pair`: two pictures (H, W, 3), 0 to 255, whose change from the `unperturbed` one is amplified."""
     files = {
         str(factor): [
-            _file(amplified(unperturbed, end, factor), f"{name}_{number}_x{factor}") for number, end in enumerate(ends)
+            file_of(save(amplified(unperturbed, end, factor), f"{name}_{number}_x{factor}"))
+            for number, end in enumerate(ends)
         ]
         for factor in FACTORS
     }
@@ -41,7 +32,3 @@ def shown(unperturbed: np.ndarray, ends: Sequence[np.ndarray], titles: Sequence[
 def amplified(unperturbed: np.ndarray, end: np.ndarray, factor: float) -> np.ndarray:
     """`unperturbed` (H, W, 3), 0 to 255, with `factor` times its change to `end`, clipped; uint8."""
     return (unperturbed + factor * (end - unperturbed)).clip(0, 255).round().astype(np.uint8)
-
-
-def _file(picture: np.ndarray, name: str) -> dict:
-    return {"path": save(picture, name), "meta": {"_type": "gradio.FileData"}}

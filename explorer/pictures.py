@@ -1,11 +1,9 @@
 """A session as pictures, a table and words."""
 
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 
 import matplotlib
 import numpy as np
@@ -22,6 +20,7 @@ from emerdiff.recut import CUT_FROM
 from emerdiff.studies.scoring import accuracy, hungarian, majority, miou, oracle, tabulate
 
 from . import viewer
+from .component import data_url
 from .folders import new_folder
 from .runs import label_of
 from .session import FINE, Session
@@ -122,16 +121,11 @@ def save(picture: np.ndarray, name: str) -> str:
     return str(path)
 
 
-def data_url(picture: np.ndarray) -> str:
-    """A small picture (H, W, 3) as what an HTML image can have in place of a file."""
-    Image.fromarray(picture).save(stream := BytesIO(), "JPEG", quality=90, subsampling=0)
-    return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
-
-
 def drawing(picture: np.ndarray, alt: str, caption: str) -> str:
     """A small picture (H, W, 3) as an HTML figure; the `caption` is HTML."""
     height, width = picture.shape[:2]
-    image = f'<img src="{data_url(picture)}" alt="{alt}" width="{width}" height="{height}">'
+    source = data_url(Image.fromarray(picture), "JPEG", quality=90, subsampling=0)
+    image = f'<img src="{source}" alt="{alt}" width="{width}" height="{height}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 

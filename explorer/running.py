@@ -98,14 +98,16 @@ def build(page: Page) -> None:
         so_far, own = to_run.so_far, None if to_run.example is None else examples()[to_run.example]
         is_stored = own is not None and own.summary.get("model") == MODELS[to_run.model]
         so_far.k, so_far.plain = k, alone(to_run.source)
+        refines = is_rougher(session, to_run)
 
         def tell(said, progress):
-            so_far.sketch = progress.sketch or so_far.sketch
-            if progress.sketch is None or (is_stored and so_far.k == own.k):  # what is stored is better
+            so_far.sketch = None if refines else progress.sketch or so_far.sketch
+            stored = is_stored and so_far.k == own.k
+            if progress.sketch is None or refines or stored:  # what is there is better
                 return {status: said}
             return {status: said, page.viewer: pictures.view_of(so_far.layers(), view)}
 
-        if own is None:
+        if own is None and not refines:
             yield {page.words: SEGMENTING}
         try:
             with closing(found_for(to_run, session, visitors, tell)) as work:
@@ -278,6 +280,19 @@ def sketched(asked: Asked, sketch: emerdiff.Segmentation) -> Found:
     return Found(asked.source, asked.so_far.plain.shown, replace(sketch, notes=(*sketch.notes, said)), preset, 0)
 
 
+def is_whole(session: Session | Gone | None, source: str) -> bool:
+    """Whether there is a result of the picture in the file `source`, and not just a sketch."""
+    known = isinstance(session, Session) and session.made_of.source == source
+    return known and session.found.segmentation.known is None
+
+
+def is_rougher(session: Session | Gone | None, asked: Asked) -> bool:
+    """Whether there is a result of what was `asked` for, though perhaps of another quality: better than a sketch."""
+    if not is_whole(session, asked.source) or session.made_of.model != MODELS[asked.model]:
+        return False
+    return values_of(session.made_of.settings) == dict(asked.values)
+
+
 def is_soon(model: str, preset: str, values: dict, first_in: int) -> bool:
     """Whether a run may begin unasked: where it costs a visitor nothing but a short while."""
     if spaces or not runs.is_installed(model):
@@ -333,8 +348,7 @@ def hint_of(
     """What Run would do: nothing new, or an update, and how long that takes."""
     same = asked is not None and (asked.model, asked.preset, dict(asked.values)) == (model, preset, values)
     goes_on = same and asked is to_run and not (asked.ended.is_set() or asked.stopped.is_set())
-    is_whole = isinstance(session, Session) and session.found.segmentation.known is None
-    if goes_on or (same and is_whole):
+    if goes_on or (same and is_whole(session, asked.source) and not asked.stopped.is_set()):
         return ""
     reading = asked and gpu.read_before(session, asked.source, MODELS[model])
     takes = estimated(model, runs.plan(model, preset, values, previous=reading), gpu.seconds_of(model, preset, values))

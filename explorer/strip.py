@@ -1,18 +1,15 @@
 """The row of tiles that the page begins with: the visitor's own photo, then the examples by title."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 from pathlib import Path
 
-import gradio as gr
 from PIL import Image, ImageOps
 
+from .component import Component, data_url
 from .examples import Example
 from .uploads import LARGEST_MEGABYTES
 
-HERE = Path(__file__).parent
 TILE = 156  # pixels: twice the side at which it is shown, for dense screens
 ACCEPTED = "image/*,.heic,.heif,.avif,.tif,.tiff"  # what the chooser offers; the server looks at the content
 OWN = """<label class="tile own">
@@ -28,27 +25,22 @@ ROW = """<div class="tiles">{own}<div role="radiogroup" aria-label="Examples">{t
 <div class="frame" hidden>Drop the picture anywhere</div>"""
 
 
-class Strip(gr.HTML):
+class Strip(Component):
     """Tiles of which one is marked. Its value is the marked one's index, or None for the visitor's own photo.
 
     `select` tells the index of an example that was chosen as `event.index`. On `upload` handlers are given the path of
     the visitor's file as the value, and say what is shown then.
     """
 
+    SCRIPT = "strip.js"
+
     def __init__(self, examples: Sequence[Example], value: int | None = None, **options) -> None:
         tiles = (
             EXAMPLE.format(title=escape(one.title), credit=escape(one.credit), source=thumbnail(one.picture))
             for one in examples
         )
-        super().__init__(
-            value,
-            html_template=ROW.format(own=OWN.format(accept=ACCEPTED), tiles="".join(tiles)),
-            css_template=(HERE / "strip.css").read_text(),
-            js_on_load=(HERE / "strip.js").read_text(),
-            megabytes=LARGEST_MEGABYTES,
-            apply_default_css=False,
-            **options,
-        )
+        self.TEMPLATE = ROW.format(own=OWN.format(accept=ACCEPTED), tiles="".join(tiles))
+        super().__init__(value, megabytes=LARGEST_MEGABYTES, **options)
 
     def preprocess(self, payload: dict | None) -> str | None:
         return payload and payload["path"]
@@ -64,5 +56,4 @@ def thumbnail(picture: Path) -> str:
     """The middle of a picture as a small JPEG, as a data URL: the row is there with the page."""
     with Image.open(picture) as opened:
         small = ImageOps.fit(opened.convert("RGB"), (TILE, TILE))
-    small.save(stream := BytesIO(), "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
+    return data_url(small, "JPEG", quality=80)

@@ -4,7 +4,7 @@ import gradio as gr
 
 from . import pictures
 from .folders import new_folder
-from .page import LIGHT, Page, picture_output
+from .page import LIGHT, Page
 from .session import has_result, needed
 
 NO_RESULT = "There is no result yet: press Run, or choose an example."
@@ -14,7 +14,14 @@ def build(page: Page) -> None:
     with gr.Tab("Vary k"):
         draw = gr.Button("Draw one run in 5, 10, 15, 20 and 30 segments", interactive=False)
         lacks = gr.Markdown(NO_RESULT)
-        figure = picture_output("", "The picture in 5, 10, 15, 20 and 30 segments, side by side")
+        figure = gr.Image(
+            label="",
+            format="png",
+            show_label=False,
+            interactive=False,
+            alt_text="The picture in 5, 10, 15, 20 and 30 segments, side by side",
+            buttons=["download", "fullscreen"],
+        )
         files = gr.File(label="PNG and PDF", interactive=False, file_count="multiple")
 
     def begin(session):

@@ -4,21 +4,17 @@ A picture travels as a file, its segments as a grey PNG of their numbers. So opa
 need no server.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import gradio as gr
 import numpy as np
 from PIL import Image
 
 from emerdiff.exporting import OPACITY, Legend
 
+from .component import Component, data_url, file_of
 from .folders import new_folder
 
-HERE = Path(__file__).parent
 LAYOUTS = ("row", "divider")
 LOOK = "(opacity, outlines) => window.emerdiff.viewers.look({opacity, outlines})"
 CHOOSE = "(chosen) => window.emerdiff.viewers.look({chosen})"
@@ -46,23 +42,17 @@ class Pane:
     """A line below the picture."""
 
 
-class Viewer(gr.HTML):
+class Viewer(Component):
     """Panes in a row, or two on top of one another with a divider; empty where its value is None.
 
     Its `select` event tells the id of the segment that was clicked as `event.index`.
     """
 
-    is_template = True
+    TEMPLATE = "<div class='viewer'></div>"
+    SCRIPT = "viewer.js"
 
     def __init__(self, value: dict | None = None, **options) -> None:
-        super().__init__(
-            value,
-            html_template="<div class='viewer'></div>",
-            js_on_load=(HERE / "viewer.js").read_text(),
-            apply_default_css=False,
-            opacity=OPACITY,
-            **options,
-        )
+        super().__init__(value, opacity=OPACITY, **options)
 
 
 def shown(panes: Sequence[Pane], name: str, layout: str = "row") -> dict:
@@ -79,7 +69,7 @@ def _sent(pane: Pane, picture: dict) -> dict:
     if pane.labels is not None:
         legend = pane.legend
         sent |= {
-            "labels": _data_url(pane.labels),
+            "labels": data_url(Image.fromarray(pane.labels.astype(np.uint8)), "PNG", compress_level=1),
             "names": legend.names,
             "colours": legend.colours.tolist(),
             "hidden": sorted(legend.hidden),
@@ -89,14 +79,7 @@ def _sent(pane: Pane, picture: dict) -> dict:
 
 
 def _file(picture: Image.Image | np.ndarray) -> dict:
-    """The picture as gradio sends files: the same picture has the same address, which a browser knows already."""
     path = new_folder() / "picture.jpg"
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     picture.save(path, quality=95, subsampling=0)
-    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-
-
-def _data_url(labels: np.ndarray) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(labels.astype(np.uint8)).save(stream, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return file_of(path)

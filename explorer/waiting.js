@@ -7,7 +7,8 @@ function draw() {
   const busy = "done" in value;
   for (const line of document.querySelectorAll(".waiting")) {
     const [said, bar] = [line.querySelector(".said"), line.querySelector("progress")];
-    if (said.textContent !== value.text) said.textContent = value.text;
+    const text = busy || line.contains(stop) ? value.text : ""; // beside a button, while there is work
+    if (said.textContent !== text) said.textContent = text;
     bar.hidden = !busy || value.done === null;
     bar.value = value.done ?? 0;
     bar.setAttribute("aria-label", value.text);

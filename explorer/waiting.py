@@ -3,10 +3,11 @@
 It stands above the result. `beside` shows the same line beside a button of a tab.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
+
+from .component import Component
 
 if TYPE_CHECKING:
     from .page import Page
@@ -14,28 +15,22 @@ if TYPE_CHECKING:
 PRESS_RUN = "Press **Run** to segment this picture."
 STOPPED = "Stopped."
 FAILED = "This has failed, for the reason that was shown."
-HERE = Path(__file__).parent
 LINE = "<p class='said'></p><progress max='1' hidden></progress>"
 STOP = "<button type='button' class='stop' disabled>Stop</button>"
 TOLD = "<div class='told' role='status' aria-live='polite'></div>"
 
 
-class Waiting(gr.HTML):
+class Waiting(Component):
     """A status line, whose value is made by `said`; a text stands for itself. Its `stop` event is a click on Stop.
 
     A screen reader is told of stages and of quarters of the way, not of each step.
     """
 
-    is_template = True
+    TEMPLATE = f"<div class='waiting'>{LINE}{STOP}</div>{TOLD}"
+    SCRIPT = "waiting.js"
 
     def __init__(self, value: dict | str = "", **options) -> None:
-        super().__init__(
-            value,
-            html_template=f"<div class='waiting'>{LINE}{STOP}</div>{TOLD}",
-            js_on_load=(HERE / "waiting.js").read_text(),
-            apply_default_css=False,
-            **options,
-        )
+        super().__init__(value, **options)
 
     def api_info(self) -> dict:
         return {"type": "object"}

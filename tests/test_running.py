@@ -233,6 +233,20 @@ def test_settings_that_moved_away_from_what_is_shown_are_said_and_no_longer_when
     known = np.arange(4) < 2
     sketch = replace(found.segmentation, known=known)
     assert hint(session=Session(replace(found, segmentation=sketch), 3)).startswith("A run takes")
+    last.stopped.set()
+    assert hint().startswith("A run takes")  # what is shown is an earlier one's
+
+
+def test_a_result_of_the_same_settings_is_better_than_a_sketch_whatever_its_quality(found):
+    used = values_of(found.segmentation.settings)
+    of = asked(source=found.source, preset="exact", values=used)
+    sketch = replace(found.segmentation, known=np.arange(4) < 2)
+    assert running.is_rougher(Session(found, 3), of)
+    assert not running.is_rougher(Session(replace(found, segmentation=sketch), 3), of)
+    assert not running.is_rougher(Session(found, 3), replace(of, source="another.png"))
+    assert not running.is_rougher(Session(found, 3), replace(of, values=used | {"seed": 7}))
+    assert not running.is_rougher(Session(found, 3), replace(of, model=OTHER))
+    assert not running.is_rougher(None, of)
 
 
 def test_a_model_that_is_not_here_is_said_to_be_not_installed(monkeypatch, paces):

@@ -11,6 +11,7 @@ from PIL import Image
 from explorer.examples import examples
 from explorer.folders import UPLOADS
 from explorer.guard import Guarded
+from explorer.look import LOOK
 from explorer.strip import Strip
 
 TITLES = ("House", "Sea & <b>sky</b>", "Tree")
@@ -40,7 +41,7 @@ def url():
 
         strip.select(choose, None, [strip, said], trigger_mode="multiple")
         strip.upload(take, strip, [strip, said], trigger_mode="multiple")
-    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True)
+    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, **LOOK)
     yield address
     demo.close()
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from emerdiff.drawing import boundaries, palette
 from emerdiff.exporting import Legend
-from explorer import viewer
+from explorer import component, viewer
 from explorer.viewer import Pane, Viewer
 
 SIDE = 60
@@ -47,7 +47,7 @@ def page(browser):
         kind.input(lambda kind: values[kind], kind, shown)
         gr.on([opacity.change, outlines.change], None, [opacity, outlines], None, js=viewer.LOOK)
         chosen.submit(None, chosen, None, js=f"(ids) => ({viewer.CHOOSE})(JSON.parse(ids))")
-    css = (viewer.HERE / "viewer.css").read_text()
+    css = (component.HERE / "viewer.css").read_text()
     _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, css=css)
     page = browser.new_page(viewport={"width": 700, "height": 900})
     page.goto(address)
