@@ -94,18 +94,23 @@ class Page:
         """What `show` needs to know besides the session."""
         return {"view": self.view, "chosen": self.chosen}
 
-    def show(self, session: Session, view: str, chosen: Sequence[int] = ()) -> dict:
-        """A session in all components that show it; of the `chosen` segments those stay chosen that are there."""
+    def show(self, session: Session, view: str, chosen: Sequence[int] | None = None) -> dict:
+        """A session in all components that show it.
+
+        Of the segments that were `chosen` as the event began those stay chosen that are there; while that is all of
+        them, what has been chosen since is left alone. None: there were none, as of a session that is opened.
+        """
         seconds = None if session.is_exact else session.found.seconds
         choices = [(session.name(i), i) for i in session.ids]
+        there = [i for i in chosen or [] if i in session.ids]
         return {
             self.session: session,
             self.made_of: session.made_of,
             self.words: pictures.words(session.segmentation.summary(), session.k, seconds),
             self.viewer: pictures.view_of(pictures.layers(session), view),
-            self.evidence: pictures.evidence_of(session, chosen),
+            self.evidence: pictures.evidence_of(session, there),
             self.table: pictures.table(session),
-            self.chosen: gr.update(choices=choices, value=[i for i in chosen if i in session.ids]),
+            self.chosen: gr.update(choices=choices, **{} if there == chosen else {"value": there}),
             self.undo: gr.update(interactive=bool(session.before)),
         }
 

@@ -22,8 +22,8 @@ from emerdiff.studies.competitors import METHODS, coarse_map
 from . import gpu, runs, viewer, waiting
 from .page import LIGHT, NETWORK, NOW, Page
 from .pictures import duration
-from .segments import toggled
-from .session import FINE, NOTHING_YET, PUT_AWAY, Gone, MadeOf, Session, has_result, needed
+from .segments import choosing
+from .session import FINE, NOTHING_YET, PUT_AWAY, Gone, MadeOf, Session, needed
 from .viewer import Pane, Viewer
 
 TITLE = "Rivals"
@@ -90,6 +90,7 @@ def build(page: Page) -> None:
         go = gr.Button(RUN, variant="primary", interactive=False)
         waiting.beside(page)
         panes = Viewer(elem_id="rivals")
+        choosing(page, panes.select)
         gr.Markdown(ABOUT)
 
     def draw(session, contest, is_open):
@@ -122,10 +123,6 @@ def build(page: Page) -> None:
             yield {contest: Contest(of, answers)}
         yield {page.status: ""}
 
-    def pick(session, chosen, event: gr.SelectData):
-        """A click on a segment of EmerDiff or on a counterpart."""
-        return toggled(chosen, event.index) if has_result(session) and event.index in session.ids else gr.skip()
-
     session = {"session": page.session}
     now = session | {"contest": contest}
     tab.parent.select(tab_chosen, None, [is_open, panes, go], inputs_kwargs=now, **LIGHT)
@@ -138,8 +135,6 @@ def build(page: Page) -> None:
         trigger_mode="always_last",
         **LIGHT,
     )
-    chosen = session | {"chosen": page.chosen}
-    panes.select(pick, None, page.chosen, inputs_kwargs=chosen, trigger_mode="multiple", **LIGHT)
     go.click(asked_for, None, page.status, **NOW)
     page.at_work(go.click(run_rivals, None, [contest, page.status], inputs_kwargs=session, **NETWORK))
 

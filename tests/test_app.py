@@ -27,7 +27,7 @@ from explorer import examples as example_store
 from explorer import gpu, links, running, runs
 from explorer.examples import examples, stored
 from explorer.runs import MODELS, pipeline
-from explorer.session import FINE
+from explorer.session import FINE, Session
 
 MINIATURE = next(iter(MODELS))
 QUICK = {"model": MINIATURE, "num_segments": 6, "modulation_timestep": 41, "strength": 10}
@@ -288,6 +288,21 @@ def test_a_clicked_segment_shows_its_evidence(page):
     painted.get_by_alt_text("I⁺: plus strength, its change amplified 5 times").wait_for(timeout=120_000)
     row(page, "Segment 2").click()
     painted.locator(".stage").wait_for(state="hidden")  # it was of another segment
+
+
+def test_segments_that_are_clicked_quickly_while_k_moves_are_all_chosen(page, monkeypatch):
+    def late(session, k, cut=Session.cut):
+        time.sleep(3)  # as on a slow machine
+        return cut(session, k)
+
+    ready(page)
+    monkeypatch.setattr(Session, "cut", late)
+    set_slider(page, "Segments (k)", 8)
+    for number in (1, 2):
+        row(page, f"Segment {number}").click()
+    row(page, "Segment 7").wait_for()
+    page.locator("#evidence").get_by_text("Segment 1, Segment 2: ").wait_for()
+    page.locator("button:enabled").get_by_text("Merge", exact=True).wait_for()
 
 
 def test_the_table_sorts_by_size_and_a_click_in_it_chooses_what_it_shows(page):
