@@ -13,7 +13,8 @@ STABLE_DIFFUSION = CONFIGURATIONS["v1"]  # 1.5
 NEEDED = (INDEX, "text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model")  # of its files
 LACKING = (
     "This machine has a GPU, but not the weights of Stable Diffusion, so the page starts with the miniature. "
-    f"`hf download {STABLE_DIFFUSION}` fetches them, and so does choosing Stable Diffusion."
+    f"`hf download {STABLE_DIFFUSION} --revision {REVISIONS[STABLE_DIFFUSION]} "
+    '--include "*.json" "*.txt" "*.fp16.safetensors"` fetches them, and so does choosing Stable Diffusion.'
 )
 STABLE_DIFFUSION_LIGHT = next(iter(LIGHT))  # with `AUTOMATIC` as the autoencoder
 LIGHT_SETTINGS = {"preset": "preview", "image_area": 384 * 384}  # for `settings`: 12 x 12 cells
@@ -64,8 +65,11 @@ def start(facts: Facts) -> Start:
     return Start(model, autoencoder, quick=gpu or drawn, photographs_first=not drawn, note=note)
 
 
-def at_hand(name: str = STABLE_DIFFUSION) -> bool:
-    """Whether the weights of a checkpoint on the Hub have been downloaded to this machine."""
+def at_hand(name: str = STABLE_DIFFUSION, half: bool = True) -> bool:
+    """Whether the weights of a checkpoint on the Hub have been downloaded to this machine.
+
+    `half`: whether half-precision ones are enough. On a CPU they are not, unless the Hub cannot be reached.
+    """
     revision = REVISIONS.get(name)
 
     def cached(file: str) -> bool:
@@ -74,6 +78,8 @@ def at_hand(name: str = STABLE_DIFFUSION) -> bool:
         return False
 
     return all(
-        cached(file) if file == INDEX else cached(f"{file}.safetensors") or cached(f"{file}.fp16.safetensors")
+        cached(file)
+        if file == INDEX
+        else cached(f"{file}.safetensors") or (half and cached(f"{file}.fp16.safetensors"))
         for file in NEEDED
     )

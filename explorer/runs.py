@@ -365,8 +365,8 @@ def plan_again(made_of: MadeOf, reading: Reading | None, *, num_segments: int | 
 
 def is_installed(model: str) -> bool:
     """Whether the model can be loaded without a download."""
-    name = MODELS[model]
-    return name in _pipelines or name == MINIATURE or Path(name).exists() or at_hand(name)
+    name, half = MODELS[model], best_device().type == "cuda" or not can_download()
+    return name in _pipelines or name == MINIATURE or Path(name).exists() or at_hand(name, half)
 
 
 def can_download() -> bool:

@@ -22,7 +22,8 @@ def test_stable_diffusion_comes_first_where_a_gpu_and_its_weights_are_there_and_
         assert (begun.model, begun.photographs_first, begun.note) == (STABLE_DIFFUSION, True, "")
     else:
         assert (begun.model, begun.photographs_first) == (MINIATURE, False)
-        assert bool(begun.note) == gpu and (not gpu or f"`hf download {STABLE_DIFFUSION}`" in begun.note)
+        fetch = f"`hf download {STABLE_DIFFUSION} --revision {CHECKPOINTS[STABLE_DIFFUSION]} --include "
+        assert bool(begun.note) == gpu and (not gpu or fetch in begun.note)
     assert begun.autoencoder is None and begun.quick
 
 
@@ -67,6 +68,6 @@ def test_weights_are_at_hand_once_every_network_is_there(tmp_path, monkeypatch):
             (folder / f"{name}{half}.safetensors").write_text("weights")
         assert not at_hand()
         (folder / "model_index.json").write_text("{}")
-        assert at_hand()
+        assert at_hand() and at_hand(half=False) == (half == "")
         for file in folder.rglob("*.*"):
             file.unlink()
