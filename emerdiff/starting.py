@@ -13,8 +13,7 @@ STABLE_DIFFUSION = CONFIGURATIONS["v1"]  # 1.5
 NEEDED = (INDEX, "text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model")  # of its files
 LACKING = (
     "This machine has a GPU, but not the weights of Stable Diffusion, so the page starts with the miniature. "
-    f"`hf download {STABLE_DIFFUSION} --revision {REVISIONS[STABLE_DIFFUSION]} "
-    '--include "*.json" "*.txt" "*.fp16.safetensors"` fetches them, and so does choosing Stable Diffusion.'
+    "Choosing Stable Diffusion fetches them."
 )
 STABLE_DIFFUSION_LIGHT = next(iter(LIGHT))  # with `AUTOMATIC` as the autoencoder
 LIGHT_SETTINGS = {"preset": "preview", "image_area": 384 * 384}  # for `settings`: 12 x 12 cells

@@ -32,8 +32,7 @@ a small autoencoder where that can be had, which is faster and less exact.
 
 **A Space of your own.** Duplicate this one and choose its hardware. *CPU basic* starts with the miniature and can run
 *Stable Diffusion, light*. *ZeroGPU* and every *Nvidia* GPU start with Stable Diffusion 1.5, whose weights are fetched
-while the Space is built; 4 GB of GPU memory are enough. The variable `EMERDIFF_MODEL` names another model to start
-with.
+while the Space is built. The variable `EMERDIFF_MODEL` names another model to start with.
 """
 
 
