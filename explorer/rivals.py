@@ -21,7 +21,7 @@ from emerdiff.studies.competitors import METHODS, coarse_map
 
 from . import gpu, runs, viewer, waiting
 from .page import LIGHT, NETWORK, NOW, Page
-from .pictures import duration
+from .pictures import counted, duration
 from .segments import choosing
 from .session import FINE, NOTHING_YET, PUT_AWAY, Gone, MadeOf, Session, needed
 from .viewer import Pane, Viewer
@@ -216,7 +216,7 @@ def panes_of(session: Session, answers: Mapping[str, Answer]) -> list[Pane]:
     def pane(title: str, note: str, labels: np.ndarray | None = None, ids=session.ids, legend=session.legend) -> Pane:
         if labels is None:
             return Pane(title, "The picture", shown, note=note)
-        alt, note = f"The picture, covered by the segments of {title}", f"{count(labels)} segments · {note}"
+        alt, note = f"The picture, covered by the segments of {title}", f"{counted(len(np.unique(labels)))} · {note}"
         return Pane(title, alt, shown, labels, legend, ids, note=note)
 
     drawn = [pane("EmerDiff", seconds_of(session), result.labels)]
@@ -259,10 +259,6 @@ def paired(labels: np.ndarray, session: Session, place: int) -> tuple[tuple[int,
         ids[i] = session.ids[partners[i]]
         names[i], colours[i] = session.legend.names[partners[i]], session.legend.colours[partners[i]]
     return tuple(ids), Legend(tuple(names), colours)
-
-
-def count(labels: np.ndarray) -> int:
-    return len(np.unique(labels))
 
 
 def seconds_of(session: Session) -> str:

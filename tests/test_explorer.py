@@ -1088,6 +1088,9 @@ def test_the_summary_line_says_what_was_done(session):
     summary["notes"] = ["Said to all.", *summary["notes"]]
     line, folded = pictures.words(summary, 5).split("<details>")
     assert line == "**3 segments** (k = 5: 1 merged, 1 without pixels). Said to all. " and "Said" not in folded
+    summary = session.cut(2).segmentation.summary()
+    summary["segments"][0]["share"] = 0
+    assert pictures.words(summary, 2).startswith("**1 segment** (k = 2: 1 without pixels).")
     assert [pictures.duration(seconds) for seconds in (0.2, 89, 100, 3600)] == ["1 s", "89 s", "2 min", "60 min"]
 
 
