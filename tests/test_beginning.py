@@ -5,7 +5,8 @@ from dataclasses import replace
 import gradio as gr
 import pytest
 import torch
-from conftest import save_as_stable_diffusion, small_parts, value_of
+from conftest import save_as_stable_diffusion, shows, small_parts, unfold, value_of
+from test_app import served
 from test_loading import save_tiny_autoencoder
 from test_visitors import result, session
 
@@ -142,8 +143,6 @@ def test_the_owners_folder_can_be_chosen_and_linked_to_but_no_other(begin, check
 
 
 
-
-
 def test_each_model_has_a_line_on_what_it_knows_and_costs(begin, monkeypatch, checkpoint):
     begin(CPU)
     lines = dict(map(reversed, running.offers()))
@@ -232,3 +231,22 @@ def test_gpu_time_is_asked_for_by_the_models_own_size(begin, installed):
     begin(ZEROGPU)
     own = gpu.seconds_of(SD, "exact", {})
     assert 20 < own <= gpu.seconds_of(SD, "exact", {"side": 256}) <= 300
+
+
+def test_a_visitor_sees_the_model_first_and_may_choose_another(begin, installed, browser, monkeypatch):
+    monkeypatch.setattr(runs, "own_preset", lambda _: "preview")  # for speed
+    begin(GPU)
+    with served(app.create_demo()) as address:
+        page = browser.new_page(viewport={"width": 1320, "height": 1000})
+        page.goto(address)
+        model = page.get_by_label("Model")
+        shows(page, f"{SD}, k = {examples()[0].k}", timeout=120_000)
+        assert model.input_value().startswith(f"{SD} · knows photographs")
+        assert page.locator("#strip [aria-checked=true]").inner_text() == examples()[0].title
+        model.click()
+        page.get_by_role("option", name=LIGHT).click()
+        unfold(page)
+        page.get_by_label("384 px").wait_for()
+        assert page.get_by_label("384 px").is_checked() and page.get_by_label("Preview").is_checked()
+        page.locator("#hint").get_by_text("is not installed").first.wait_for()
+        page.close()
