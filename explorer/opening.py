@@ -7,7 +7,7 @@ import gradio as gr
 from . import links, pictures, runs, uploads
 from .asking import VALUES, Asked
 from .examples import Example, begun, example_of, examples, own_run, stored, table
-from .page import LIGHT, Page, stored_evidence
+from .page import LIGHT, Page, stored_evidence, stored_words
 from .session import Edits, Session
 
 
@@ -94,7 +94,7 @@ def opened(page: Page, asked: Asked, k: int, view: str) -> dict:
 def unfinished(page: Page, example: Example | None, source: str, view: str) -> dict:
     """Words, pictures, evidence and table of the stored result, at the example's own k; or the picture alone."""
     if example:
-        words, drawn = pictures.words(example.summary, example.k), pictures.view_of(stored(example), view)
+        words, drawn = stored_words(example), pictures.view_of(stored(example), view)
         return {
             page.words: words,
             page.viewer: drawn,

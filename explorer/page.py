@@ -160,6 +160,13 @@ def alone(image: str | Path) -> Layers:
     return pictures.alone(safe_stem(Path(image).name), shown(open_picture(image)))
 
 
+def stored_words(example: Example) -> str:
+    """Of an example's stored result; they say whose that is where the page starts with another model."""
+    summary, said = example.summary, "This is the miniature's result, stored with the page."
+    notes = [said, *summary["notes"]] if summary["model"] != runs.started().model else summary["notes"]
+    return pictures.words(summary | {"notes": notes}, example.k)
+
+
 def stored_evidence(example: Example) -> str:
     """Of an example's stored result, as HTML: that of one segment."""
     layers, number = stored(example), example.segment
@@ -259,7 +266,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             render=False,
         ),
         status=Waiting(elem_id="status", render=False),
-        words=gr.Markdown(pictures.words(first.summary, first.k), elem_id="summary", render=False),
+        words=gr.Markdown(stored_words(first), elem_id="summary", render=False),
         view=gr.Radio(
             [(name.capitalize(), name) for name in VIEWS],
             value=VIEWS[0],

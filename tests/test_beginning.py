@@ -63,6 +63,8 @@ def built() -> tuple[gr.Blocks, dict[str, object]]:
     demo = app.create_demo()
     by_id = {block.elem_id: block for block in demo.blocks.values() if getattr(block, "elem_id", None)}
     sides = next(block for block in demo.blocks.values() if getattr(block, "label", "") == "Detail")
+    is_foreign = by_id["model"].value != "Miniature"  # what is stored of the examples is the miniature's
+    assert ("This is the miniature's result" in by_id["summary"].value) == is_foreign
     return demo, {
         "model": by_id["model"].value,
         "side": sides.value,
@@ -151,7 +153,7 @@ def test_each_model_has_a_line_on_what_it_knows_and_costs(begin, monkeypatch, ch
     assert lines[SD] == f"{SD} · knows photographs · not installed"
     assert lines[LIGHT] == f"{LIGHT} · knows photographs less well · not installed"
     runs._paces.update({(MINIATURE, preset, 256**2): Pace(0.01, 0.1, 0.02) for preset in PRESETS})
-    monkeypatch.setattr(runs, "at_hand", lambda _: True)
+    monkeypatch.setattr(runs, "at_hand", lambda *_: True)
     lines = dict(map(reversed, running.offers()))
     assert all(" · about " in line for line in lines.values())
     with monkeypatch.context() as patch:
