@@ -32,7 +32,7 @@ from explorer.guard import Guarded
 from explorer.look import LOOK
 from explorer.page import new_page
 
-INTRO = """# EmerDiff Explorer
+INTRO = """\
 Left: a <span class="more">diffusion model's</span> coarse <span class="more">16 × 16</span> guess. Right: the same,
 sharpened<span class="more"> by EmerDiff, without training, labels or prompt
 ([Namekata et al., ICLR 2024](https://arxiv.org/abs/2401.11739))</span>."""
@@ -43,7 +43,11 @@ def create_demo() -> gr.Blocks:
     gr.set_static_paths(files_of_examples())  # shown as they are, from wherever the page is started
     with Guarded(title="EmerDiff Explorer", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         page = new_page(demo, examples()[0])
+        with gr.Row(elem_id="top"):
+            gr.Markdown("# EmerDiff Explorer", elem_id="title")
+            page.inputs["model"].render()
         gr.Markdown(INTRO, elem_id="intro")
+        gr.Markdown(note := runs.started().note, visible=bool(note), elem_id="note")
         opening.build(page)
         with gr.Row():
             with gr.Column(scale=3, min_width=320, elem_id="side"):  # on the right, but the keyboard meets it first
@@ -64,6 +68,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     folders.sweep(folders.UPLOADS)
     runs.pipeline("miniature")  # on ZeroGPU models are placed before the first visitor comes
+    runs.started()
     if not explorer.spaces:
         threading.Thread(target=warm, daemon=True).start()
     create_demo().launch(

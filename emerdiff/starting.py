@@ -1,8 +1,10 @@
 """Which model the page starts with, decided from facts about the machine and its owner's wish."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from .kinds import CONFIGURATIONS
 from .loading import AUTOMATIC, INDEX, LIGHT, MINIATURE, REVISIONS
@@ -11,7 +13,7 @@ STABLE_DIFFUSION = CONFIGURATIONS["v1"]  # 1.5
 NEEDED = (INDEX, "text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model")  # of its files
 LACKING = (
     "This machine has a GPU, but not the weights of Stable Diffusion, so the page starts with the miniature. "
-    f"`hf download {STABLE_DIFFUSION}` fetches them, and so does choosing Stable Diffusion."
+    "Choosing Stable Diffusion fetches them."
 )
 STABLE_DIFFUSION_LIGHT = next(iter(LIGHT))  # with `AUTOMATIC` as the autoencoder
 LIGHT_SETTINGS = {"preset": "preview", "image_area": 384 * 384}  # for `settings`: 12 x 12 cells
@@ -39,6 +41,8 @@ class Start:
     """For `load`."""
     autoencoder: str | None
     """For `load`."""
+    quick: bool
+    """Whether its runs are so short that an example's may begin unasked."""
     photographs_first: bool
     """Whether photographs come before drawn scenes: the miniature knows drawn scenes, others photographs."""
     note: str
@@ -55,18 +59,26 @@ def start(facts: Facts) -> Start:
     model = wish or (STABLE_DIFFUSION if gpu and facts.at_hand else MINIATURE)
     lacking = gpu and not facts.at_hand and not wish
     note = LACKING if lacking else ""
-    autoencoder = None if gpu or model == MINIATURE else AUTOMATIC
-    return Start(model, autoencoder, photographs_first=model != MINIATURE, note=note)
+    drawn = model == MINIATURE
+    autoencoder = None if gpu or drawn else AUTOMATIC
+    return Start(model, autoencoder, quick=gpu or drawn, photographs_first=not drawn, note=note)
 
 
-def at_hand(name: str = STABLE_DIFFUSION) -> bool:
-    """Whether the weights of a checkpoint on the Hub have been downloaded to this machine."""
+def at_hand(name: str = STABLE_DIFFUSION, half: bool = True) -> bool:
+    """Whether the weights of a checkpoint on the Hub have been downloaded to this machine.
+
+    `half`: whether half-precision ones are enough. On a CPU they are not, unless the Hub cannot be reached.
+    """
     revision = REVISIONS.get(name)
 
     def cached(file: str) -> bool:
-        return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+        with suppress(HFValidationError):  # it is no id, but a folder that is gone
+            return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+        return False
 
     return all(
-        cached(file) if file == INDEX else cached(f"{file}.safetensors") or cached(f"{file}.fp16.safetensors")
+        cached(file)
+        if file == INDEX
+        else cached(f"{file}.safetensors") or (half and cached(f"{file}.fp16.safetensors"))
         for file in NEEDED
     )

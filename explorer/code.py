@@ -2,6 +2,8 @@
 
 import gradio as gr
 
+from emerdiff.loading import AUTOMATIC, MINIATURE
+
 from . import runs
 from .asking import VALUES
 from .page import LIGHT, Page
@@ -29,16 +31,17 @@ def code(session: Session | Gone | None) -> str:
     if not isinstance(session, Session):
         return ""
     made_of, settings = session.made_of, session.made_of.settings
-    own = runs.defaults(runs.label_of(made_of.model))
+    own = runs.own_settings(runs.label_of(made_of.model))
     names = (*VALUES[:-1], "image_area")
     changed = {n: getattr(settings, n) for n in names if getattr(settings, n) != getattr(own, n)}
     words = "".join(f", {n}={value!r}" for n, value in changed.items())
     preset = "" if made_of.preset == "exact" else f", preset={made_of.preset!r}"
+    small = "" if made_of.model == MINIATURE else f", autoencoder={AUTOMATIC!r}"
     segments = session.k if session.is_exact else settings.num_segments
     lines = [
         "import emerdiff",
         "",
-        f"pipe = emerdiff.load({made_of.model!r})",
+        f"pipe = emerdiff.load({made_of.model!r}{small})",
         f"segmentation = pipe('picture.jpg', pipe.settings(num_segments={segments}{preset}{words}))",
     ]
     if not session.is_exact:

@@ -35,14 +35,14 @@ def build(page: Page) -> None:
     painted = gr.State(time_to_live=600)  # a `Painted` that is not shown yet; seconds, where its visitor has left
 
     def look(session, chosen):
-        """What is known without the network. As the session changes, `Page.show` has this already."""
-        return {page.evidence: pictures.evidence_of(session, chosen)} if has_result(session) else gr.skip()
+        """What is known of them without the network.
 
-    def begin(session):
-        """With other segments to look at."""
+        As the session changes, `Page.show` has the evidence already, though of what was chosen as its event began.
+        """
         if not has_result(session):
             return {paint: gr.update(value=f"{PAINT} (no result yet)", interactive=False), both: None}
-        return {paint: gr.update(value=PAINT + cost(session, 3), interactive=True), both: None}
+        evidence = pictures.evidence_of(session, chosen)
+        return {page.evidence: evidence, paint: gr.update(value=PAINT + cost(session, 3), interactive=True), both: None}
 
     def perturb(session, chosen):
         cells = needed(session).cells_of(pictures.examined(session, chosen))
@@ -55,9 +55,8 @@ def build(page: Page) -> None:
         return {both: painted.value} if is_of_now(painted, session, chosen) else {}
 
     choice = {"session": session, "chosen": chosen}
-    latest = {"trigger_mode": "always_last", **LIGHT}
-    chosen.change(look, None, page.evidence, inputs_kwargs=choice, **latest)
-    gr.on([chosen.change, session.change], begin, session, [paint, both], **latest)
+    changes, outputs = [chosen.change, session.change], [page.evidence, paint, both]
+    gr.on(changes, look, None, outputs, inputs_kwargs=choice, trigger_mode="always_last", **LIGHT)
     paint.click(asked_for, None, page.status, **NOW)
     painting = paint.click(perturb, None, [page.status, painted], inputs_kwargs=choice, **NETWORK)
     painting.success(apply, None, both, inputs_kwargs=choice | {"painted": painted}, **LIGHT)

@@ -19,18 +19,19 @@ from weakref import WeakValueDictionary
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from PIL import Image
 
 import emerdiff
 from emerdiff import Progress
-from emerdiff.loading import MINIATURE, fast_dtype
+from emerdiff.loading import MINIATURE, best_device, fast_dtype
 from emerdiff.miniature import WEIGHTS
 from emerdiff.picture import open_picture
 
+from . import runs
+from .asking import values_of
 from .folders import ROOT
 from .pictures import Layers, rows, unnamed
-from .runs import calibrate, find, label_of, shown
+from .runs import MODELS, calibrate, find, label_of, shown
 from .session import FINE, Found, Session
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -66,9 +67,15 @@ class Example:
         return emerdiff.Settings(**self.summary["settings"])
 
 
-@lru_cache(maxsize=1)
 def examples() -> tuple[Example, ...]:
     """What examples/make.py has made: drawn scenes, and those photographs that are there."""
+    drawn = [example for example in _made() if example.truth]
+    photographs = [example for example in _made() if not example.truth]
+    return tuple(photographs + drawn if runs.started().photographs_first else drawn + photographs)
+
+
+@lru_cache(maxsize=1)
+def _made() -> tuple[Example, ...]:
     found = []
     for entry in json.loads((FOLDER / "examples.json").read_text()):
         name = entry["name"]
@@ -103,12 +110,25 @@ def example_of(source: str) -> Example | None:
     return next((example for example in examples() if str(example.picture) == source), None)
 
 
+def own_values(image: str | None, model: str) -> dict[str, object]:
+    """The defaults of a picture with a model of that label: an example's are those of its stored result."""
+    example = example_of(image) if image and MODELS[model] == MINIATURE else None
+    return values_of(example.settings if example else runs.defaults(model))
+
+
+def own_run(example: Example) -> tuple[str, str, dict[str, object]]:
+    """What an example's own result comes from: the label of the model that the page starts with, preset and values."""
+    model = label_of(runs.started().model)
+    return model, runs.own_preset(model), own_values(str(example.picture), model)
+
+
 def found(example: Example) -> Found | None:
-    """The example in `FINE` segments, the same object for all visitors; None where it is still to be computed."""
+    """The example's own result in `FINE` segments, one object for all visitors; None while it is to be computed."""
     file = _file(example)
     with _reading:
         if (shared := _shared.get(file)) is None and (kept := _read(file)) is not None:
-            shared = Found(str(example.picture), shown(open_picture(example.picture)), kept, "exact", 0, shared=True)
+            _, preset, _ = own_run(example)
+            shared = Found(str(example.picture), shown(open_picture(example.picture)), kept, preset, 0, shared=True)
             _shared[file] = shared
     return shared
 
@@ -123,6 +143,8 @@ def begun(example: Example, k: int) -> Session | None:
 
 def keep(example: Example, result: Found) -> Found:
     """The `result` of a run on the example, kept in the folder and shared from now on."""
+    if result.segmentation.model != runs.started().model:  # it stood in for the one that should be used
+        return result
     with suppress(OSError):  # a disk that is full, or not ours: computed again next time
         _write(result.segmentation, _file(example))
     return found(example) or result
@@ -130,20 +152,22 @@ def keep(example: Example, result: Found) -> Found:
 
 def compute(example: Example) -> Generator[Progress, None, Found]:
     """The example's result by a run; yields its progress."""
-    return keep(example, (yield from find(str(example.picture), label_of(MINIATURE), "exact", {}, name=MINIATURE)))
+    model, *run = own_run(example)
+    return keep(example, (yield from find(str(example.picture), model, *run, name=MODELS[model])))
 
 
 @lru_cache(maxsize=1)
 def _code() -> bytes:
     package = Path(emerdiff.__file__).parent
-    digest = hashlib.sha256(str(fast_dtype(torch.device("cpu"))).encode())
+    digest = hashlib.sha256(str(fast_dtype(best_device())).encode())
     for path in sorted([*package.glob("*.py"), *(p for p in WEIGHTS.rglob("*") if p.is_file())]):
         digest.update(path.read_bytes())
     return digest.digest()
 
 
 def _file(example: Example) -> Path:
-    digest = hashlib.sha256(_code() + example.picture.read_bytes() + str(FINE).encode()).hexdigest()[:16]
+    run = str((FINE, *own_run(example))).encode()
+    digest = hashlib.sha256(_code() + example.picture.read_bytes() + run).hexdigest()[:16]
     return CACHE / f"{example.name}-{digest}.npz"
 
 
@@ -206,10 +230,10 @@ def _lying(example: Example, what: str) -> np.ndarray:
 
 
 def warm() -> None:
-    """Time the miniature on this machine, then compute all results that are not there yet."""
+    """Time the miniature on this machine, then compute all results that are not there yet, unless that takes hours."""
     calibrate(examples()[0].picture)
     for example in examples():
-        if not found(example):
+        if runs.started().quick and not found(example):
             for progress in compute(example):
                 _warming[example.name] = progress
             _warming.clear()

@@ -19,6 +19,7 @@ from . import visitors
 from .examples import files_of_examples
 from .folders import UPLOADS
 from .gpu import told
+from .runs import all_sides
 from .session import Session
 from .strip import Strip
 from .visitors import Visitors
@@ -36,6 +37,15 @@ class Kept(gr.State):
     """The state that stands for a visitor's session: it changes with it, and handlers are given the session itself."""
 
     is_template = True
+
+
+class Detail(gr.Radio):
+    """Sides of which those that suit the model are shown; while it changes, one that suits the last may still come."""
+
+    is_template = True
+
+    def preprocess(self, payload):
+        return payload
 
 
 class Guarded(gr.Blocks):
@@ -114,6 +124,8 @@ def check(component: gr.components.Component, value: object) -> None:
         case gr.Dropdown(multiselect=True):
             ok = value is None or (isinstance(value, list) and all(type(one) is int for one in value))
             must = "be a list of segment numbers"
+        case Detail():
+            ok, must = value in all_sides(), f"be one of {', '.join(map(str, all_sides()))}"
         case gr.Radio() | gr.Dropdown():
             choices = [choice for _, choice in component.choices]
             ok, must = value in choices, f"be one of {', '.join(map(str, choices))}"

@@ -25,8 +25,14 @@ decodes in half precision. Their masks are rougher.
 
 **Detail** is the side, in pixels, at which the network sees the picture. More gives finer outlines and takes longer.
 
-The **miniature** is a small model trained on drawn scenes, so that everything works without a download. It knows little
-about photographs. Stable Diffusion knows more, but needs a GPU.
+**Model.** The *miniature* is small and trained on drawn scenes, so that everything works without a download. It knows
+little about photographs. *Stable Diffusion* knows more, but is made for a GPU. *Stable Diffusion, light* is a smaller
+version for CPUs: it sees 384 × 384 pixels, so its grid has 12 × 12 cells. On a CPU, every Stable Diffusion decodes with
+a small autoencoder where that can be had, which is faster and less exact.
+
+**A Space of your own.** Duplicate this one and choose its hardware. *CPU basic* starts with the miniature and can run
+*Stable Diffusion, light*. *ZeroGPU* and every *Nvidia* GPU start with Stable Diffusion 1.5, whose weights are fetched
+while the Space is built. The variable `EMERDIFF_MODEL` names another model to start with.
 """
 
 

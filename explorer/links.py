@@ -26,7 +26,7 @@ from emerdiff.settings import PRESETS
 from .examples import examples
 from .folders import KEPT_HOURS, ROOT
 from .pictures import VIEWS
-from .runs import MODELS, SIDES
+from .runs import MODELS, SIDES, all_sides
 from .session import FINE, Edits
 
 MOST_KEPT = 200  # pictures
@@ -82,7 +82,7 @@ class Link:
         allowed = {
             "model": MODELS.values(),
             "preset": PRESETS,
-            "side": SIDES,
+            "side": all_sides(),
             "view": VIEWS,
             "example": [None, *(e.name for e in examples())],
         }

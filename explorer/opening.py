@@ -4,12 +4,10 @@ from dataclasses import replace
 
 import gradio as gr
 
-from emerdiff.loading import MINIATURE
-
 from . import links, pictures, runs, uploads
-from .asking import VALUES, Asked, values_of
-from .examples import Example, begun, example_of, examples, stored, table
-from .page import LIGHT, Page, stored_evidence
+from .asking import VALUES, Asked
+from .examples import Example, begun, example_of, examples, own_run, stored, table
+from .page import LIGHT, Page, stored_evidence, stored_words
 from .session import Edits, Session
 
 
@@ -32,7 +30,8 @@ def build(page: Page) -> None:
         except ValueError as error:
             gr.Warning(f"This link cannot be restored: {error}. Here is an example instead.")
         asked = of_example(0)
-        return {page.asked: asked, **opened(page, asked, examples()[0].k, view)}
+        sides = page.filled(asked.values, asked.model)
+        return {page.asked: asked, **sides, **opened(page, asked, examples()[0].k, view)}
 
     outputs = [page.strip, page.asked, page.to_run, page.to_recompute, page.truth, page.k, page.status]
     outputs += [*page.inputs.values(), *page.shows]
@@ -44,15 +43,13 @@ def build(page: Page) -> None:
 
 def of_example(index: int) -> Asked:
     example = examples()[index]
-    return Asked(
-        str(example.picture), runs.label_of(MINIATURE), "exact", values_of(example.settings), example=index
-    )
+    return Asked(str(example.picture), *own_run(example), example=index)
 
 
 def of_link(link: links.Link) -> Asked:
     """What a link asks for; `ValueError` where its picture is gone."""
     values = {name: getattr(link, name) for name in VALUES}
-    values["side"] = max(link.side, runs.native_side(runs.label_of(link.model)))
+    values["side"] = max(link.side, runs.own_side(runs.label_of(link.model)))
     own = next((of_example(i) for i, e in enumerate(examples()) if e.name == link.example), None)
     source = own.source if own else str(uploads.from_link(links.kept(link.picture), link.name))
     asked = Asked(source, runs.label_of(link.model), link.preset, values)
@@ -64,23 +61,28 @@ def of_link(link: links.Link) -> Asked:
 def filled(page: Page, asked: Asked, k: int) -> dict:
     """The inputs of what was asked for."""
     example = example_of(asked.source)
-    values = {"image": asked.source, "model": asked.model, "preset": asked.preset, **asked.values}
+    own = {"image": asked.source, "model": asked.model, "preset": asked.preset}
     return {
         page.strip: examples().index(example) if example else None,
         page.asked: asked,
         page.k: k,
         page.truth: str(example.truth) if example and example.truth else None,
         page.status: "",
-        **{page.inputs[name]: value for name, value in values.items()},
+        **{page.inputs[name]: value for name, value in own.items()},
+        **page.filled(asked.values, asked.model),
     }
 
 
 def opened(page: Page, asked: Asked, k: int, view: str) -> dict:
-    """The result if it is ready, also from an earlier run; otherwise what is stored of it, and the run begins."""
+    """The result if it is ready, also from an earlier run; otherwise what is stored of it, and the run begins.
+
+    An example's does not begin unasked where that takes long.
+    """
     visitors, example = page.demo.visitors, None if asked.example is None else examples()[asked.example]
     session = begun(example, k) if example else (found := visitors.again(asked)) and Session.of(found, k)
     if session is None:
-        return {**page.clear(), **unfinished(page, example, asked.source, view), page.to_run: asked}
+        begins = {} if example and not runs.started().quick else {page.to_run: asked}
+        return {**page.clear(), **unfinished(page, example, asked.source, view), **begins}
     session, then = replace(session, edits=asked.edits) if asked.edits != Edits() else session, {}
     if asked.then_exactly and (exact := visitors.exact(session)):
         session = session.recomputed(exact)
@@ -92,7 +94,7 @@ def opened(page: Page, asked: Asked, k: int, view: str) -> dict:
 def unfinished(page: Page, example: Example | None, source: str, view: str) -> dict:
     """Words, pictures, evidence and table of the stored result, at the example's own k; or the picture alone."""
     if example:
-        words, drawn = pictures.words(example.summary, example.k), pictures.view_of(stored(example), view)
+        words, drawn = stored_words(example), pictures.view_of(stored(example), view)
         return {
             page.words: words,
             page.viewer: drawn,

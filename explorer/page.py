@@ -14,15 +14,14 @@ from gradio.events import Dependency
 from emerdiff import Settings
 from emerdiff.exporting import OPACITY
 from emerdiff.filenames import safe_stem
-from emerdiff.loading import MINIATURE
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
-from . import pictures, uploads
-from .examples import Example, change, examples, stored, table
-from .guard import Kept
+from . import pictures, runs, uploads
+from .examples import Example, change, examples, own_run, stored, table
+from .guard import Detail, Kept
 from .pictures import VIEWS, Layers
-from .runs import MODELS, SIDES, label_of, native_side, shown
+from .runs import MODELS, shown
 from .session import FINE, Session
 from .strip import Strip
 from .viewer import Viewer
@@ -95,18 +94,23 @@ class Page:
         """What `show` needs to know besides the session."""
         return {"view": self.view, "chosen": self.chosen}
 
-    def show(self, session: Session, view: str, chosen: Sequence[int] = ()) -> dict:
-        """A session in all components that show it; of the `chosen` segments those stay chosen that are there."""
+    def show(self, session: Session, view: str, chosen: Sequence[int] | None = None) -> dict:
+        """A session in all components that show it.
+
+        Of the segments that were `chosen` as the event began those stay chosen that are there; while that is all of
+        them, what has been chosen since is left alone. None: there were none, as of a session that is opened.
+        """
         seconds = None if session.is_exact else session.found.seconds
         choices = [(session.name(i), i) for i in session.ids]
+        there = [i for i in chosen or [] if i in session.ids]
         return {
             self.session: session,
             self.made_of: session.made_of,
             self.words: pictures.words(session.segmentation.summary(), session.k, seconds),
             self.viewer: pictures.view_of(pictures.layers(session), view),
-            self.evidence: pictures.evidence_of(session, chosen),
+            self.evidence: pictures.evidence_of(session, there),
             self.table: pictures.table(session),
-            self.chosen: gr.update(choices=choices, value=[i for i in chosen if i in session.ids]),
+            self.chosen: gr.update(choices=choices, **{} if there == chosen else {"value": there}),
             self.undo: gr.update(interactive=bool(session.before)),
         }
 
@@ -120,6 +124,12 @@ class Page:
             self.chosen: gr.update(choices=[], value=[]),
             self.undo: gr.update(interactive=False),
         }
+
+    def filled(self, values: Mapping[str, object], model: str) -> dict:
+        """Inputs of a run with these values, with the sides that the model can see."""
+        sides = [(f"{side} px", side) for side in runs.sides(model)]
+        filled = {self.inputs[name]: value for name, value in values.items()}
+        return filled | {self.inputs["side"]: gr.update(choices=sides, value=values["side"])}
 
     def unsegmented(self, image: str | Path) -> dict:
         """In the viewer, what is not segmented yet."""
@@ -150,6 +160,13 @@ def alone(image: str | Path) -> Layers:
     return pictures.alone(safe_stem(Path(image).name), shown(open_picture(image)))
 
 
+def stored_words(example: Example) -> str:
+    """Of an example's stored result; they say whose that is where the page starts with another model."""
+    summary, said = example.summary, "This is the miniature's result, stored with the page."
+    notes = [said, *summary["notes"]] if summary["model"] != runs.started().model else summary["notes"]
+    return pictures.words(summary | {"notes": notes}, example.k)
+
+
 def stored_evidence(example: Example) -> str:
     """Of an example's stored result, as HTML: that of one segment."""
     layers, number = stored(example), example.segment
@@ -160,7 +177,7 @@ def stored_evidence(example: Example) -> str:
 
 def new_page(demo: gr.Blocks, first: Example) -> Page:
     """A page's shared components, which begin with the stored result of the `first` example."""
-    settings, ranges = first.settings, Settings.range_of
+    (model, preset, values), ranges = own_run(first), Settings.range_of
     return Page(
         demo,
         session=Kept(None),
@@ -180,14 +197,24 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 visible=False,
                 render=False,
             ),
-            "model": gr.Dropdown(list(MODELS), value=label_of(MINIATURE), label="Model", render=False),
+            "model": gr.Dropdown(
+                list(MODELS),
+                value=model,
+                label="Model",
+                show_label=False,
+                container=False,
+                filterable=False,
+                min_width=150,
+                elem_id="model",
+                render=False,
+            ),
             "preset": gr.Radio(
-                [(name.capitalize(), name) for name in PRESETS], value="exact", label="Quality", render=False
+                [(name.capitalize(), name) for name in PRESETS], value=preset, label="Quality", render=False
             ),
             "modulation_timestep": gr.Slider(
                 1,
                 981,
-                settings.modulation_timestep,
+                values["modulation_timestep"],
                 step=20,
                 precision=0,
                 label="Timestep",
@@ -196,11 +223,11 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 render=False,
             ),
             "strength": gr.Slider(
-                0, 50, settings.strength, step=0.5, label="Perturbation strength", buttons=[], render=False
+                0, 50, values["strength"], step=0.5, label="Perturbation strength", buttons=[], render=False
             ),
             "feature_timestep": gr.Slider(
                 *ranges("feature_timestep"),
-                settings.feature_timestep,
+                values["feature_timestep"],
                 step=1,
                 precision=0,
                 label="Feature timestep",
@@ -208,19 +235,19 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
                 render=False,
             ),
             "smoothing": gr.Slider(
-                0, 5, settings.smoothing, step=0.1, label="Smoothing (pixels)", buttons=[], render=False
+                0, 5, values["smoothing"], step=0.1, label="Smoothing (pixels)", buttons=[], render=False
             ),
             "seed": gr.Number(
-                settings.seed,
+                values["seed"],
                 label="Seed",
                 precision=0,
                 minimum=ranges("seed")[0],
                 maximum=ranges("seed")[1],
                 render=False,
             ),
-            "side": gr.Radio(
-                [(f"{side} px", side) for side in SIDES],
-                value=native_side(label_of(MINIATURE)),
+            "side": Detail(
+                [(f"{side} px", side) for side in runs.all_sides()],
+                value=values["side"],
                 label="Detail",
                 info="Side of the picture as the network sees it. More finds finer outlines, and takes longer.",
                 render=False,
@@ -239,7 +266,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             render=False,
         ),
         status=Waiting(elem_id="status", render=False),
-        words=gr.Markdown(pictures.words(first.summary, first.k), elem_id="summary", render=False),
+        words=gr.Markdown(stored_words(first), elem_id="summary", render=False),
         view=gr.Radio(
             [(name.capitalize(), name) for name in VIEWS],
             value=VIEWS[0],
@@ -266,5 +293,7 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         ),
         chosen=Chosen([], value=[], multiselect=True, label="Chosen segments", render=False),
         undo=gr.Button("Undo", size="sm", min_width=80, interactive=False, render=False),
-        truth=gr.File(str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False),
+        truth=gr.File(
+            first.truth and str(first.truth), label="Label picture", file_types=[".png"], height=120, render=False
+        ),
     )

@@ -340,7 +340,12 @@ def words(summary: dict, k: int, seconds: float | None = None) -> str:
     )
     cut = [note for note in summary["notes"] if note.startswith(CUT_FROM)]
     folded = f"<details><summary>Settings and figures</summary>{' '.join([figures, *cut])}</details>"
-    return " ".join([f"**{found} segments**{of_k}{took}.", *said, folded])
+    return " ".join([f"**{counted(found)}**{of_k}{took}.", *said, folded])
+
+
+def counted(count: int) -> str:
+    """So many segments."""
+    return "1 segment" if count == 1 else f"{count} segments"
 
 
 def duration(seconds: float) -> str:

@@ -21,9 +21,9 @@ from emerdiff.studies.competitors import METHODS, coarse_map
 
 from . import gpu, runs, viewer, waiting
 from .page import LIGHT, NETWORK, NOW, Page
-from .pictures import duration
-from .segments import toggled
-from .session import FINE, NOTHING_YET, PUT_AWAY, Gone, MadeOf, Session, has_result, needed
+from .pictures import counted, duration
+from .segments import choosing
+from .session import FINE, NOTHING_YET, PUT_AWAY, Gone, MadeOf, Session, needed
 from .viewer import Pane, Viewer
 
 TITLE = "Rivals"
@@ -90,6 +90,7 @@ def build(page: Page) -> None:
         go = gr.Button(RUN, variant="primary", interactive=False)
         waiting.beside(page)
         panes = Viewer(elem_id="rivals")
+        choosing(page, panes.select)
         gr.Markdown(ABOUT)
 
     def draw(session, contest, is_open):
@@ -122,10 +123,6 @@ def build(page: Page) -> None:
             yield {contest: Contest(of, answers)}
         yield {page.status: ""}
 
-    def pick(session, chosen, event: gr.SelectData):
-        """A click on a segment of EmerDiff or on a counterpart."""
-        return toggled(chosen, event.index) if has_result(session) and event.index in session.ids else gr.skip()
-
     session = {"session": page.session}
     now = session | {"contest": contest}
     tab.parent.select(tab_chosen, None, [is_open, panes, go], inputs_kwargs=now, **LIGHT)
@@ -138,8 +135,6 @@ def build(page: Page) -> None:
         trigger_mode="always_last",
         **LIGHT,
     )
-    chosen = session | {"chosen": page.chosen}
-    panes.select(pick, None, page.chosen, inputs_kwargs=chosen, trigger_mode="multiple", **LIGHT)
     go.click(asked_for, None, page.status, **NOW)
     page.at_work(go.click(run_rivals, None, [contest, page.status], inputs_kwargs=session, **NETWORK))
 
@@ -221,7 +216,7 @@ def panes_of(session: Session, answers: Mapping[str, Answer]) -> list[Pane]:
     def pane(title: str, note: str, labels: np.ndarray | None = None, ids=session.ids, legend=session.legend) -> Pane:
         if labels is None:
             return Pane(title, "The picture", shown, note=note)
-        alt, note = f"The picture, covered by the segments of {title}", f"{count(labels)} segments · {note}"
+        alt, note = f"The picture, covered by the segments of {title}", f"{counted(len(np.unique(labels)))} · {note}"
         return Pane(title, alt, shown, labels, legend, ids, note=note)
 
     drawn = [pane("EmerDiff", seconds_of(session), result.labels)]
@@ -264,10 +259,6 @@ def paired(labels: np.ndarray, session: Session, place: int) -> tuple[tuple[int,
         ids[i] = session.ids[partners[i]]
         names[i], colours[i] = session.legend.names[partners[i]], session.legend.colours[partners[i]]
     return tuple(ids), Legend(tuple(names), colours)
-
-
-def count(labels: np.ndarray) -> int:
-    return len(np.unique(labels))
 
 
 def seconds_of(session: Session) -> str:

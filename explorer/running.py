@@ -16,10 +16,10 @@ from emerdiff.picture import Opened, read_picture
 
 from . import gpu, pictures, runs, spaces, uploads, waiting
 from .asking import VALUES, Asked, Finding, Recomputed, applied, values_of
-from .examples import awaited, example_of, examples, found, keep
+from .examples import awaited, example_of, examples, found, keep, own_run, own_values
 from .page import LIGHT, NETWORK, NOW, Page, alone
 from .pictures import duration
-from .runs import MODELS, SIDES
+from .runs import KNOWS, MODELS, OWN
 from .session import Found, Gone, Session, needed
 from .visitors import Visitors
 from .waiting import FAILED, PRESS_RUN, STOPPED
@@ -39,9 +39,7 @@ def build(page: Page) -> None:
     hint = gr.Markdown(visible=False, elem_id="hint")
     waiting.beside(page)
     with gr.Accordion("Settings", open=False, elem_id="settings"):
-        for name in ("preset", "side", "modulation_timestep", "strength", "model"):
-            inputs[name].render()
-        for name in ("feature_timestep", "smoothing", "seed"):
+        for name in ("preset", "side", *VALUES[:-1]):
             inputs[name].render()
         defaults = gr.Button("Defaults for this picture", size="sm", interactive=False)
     to_apply = gr.State(time_to_live=600)  # a finding that is not applied yet; seconds, where its visitor has left
@@ -98,12 +96,13 @@ def build(page: Page) -> None:
             return
         to_run.begun.set()
         so_far, own = to_run.so_far, None if to_run.example is None else examples()[to_run.example]
+        is_stored = own is not None and own.summary.get("model") == MODELS[to_run.model]
         so_far.k, so_far.plain = k, alone(to_run.source)
         refines = is_rougher(session, to_run)
 
         def tell(said, progress):
             so_far.sketch = None if refines else progress.sketch or so_far.sketch
-            stored = own and so_far.k == own.k
+            stored = is_stored and so_far.k == own.k
             if progress.sketch is None or refines or stored:  # what is there is better
                 return {status: said}
             return {status: said, page.viewer: pictures.view_of(so_far.layers(), view)}
@@ -163,9 +162,10 @@ def build(page: Page) -> None:
 
     def reset(image, model):
         """What suits the picture and the model, with the sides that the model can see."""
-        own = {inputs[name]: value for name, value in own_values(image, model).items()}
-        sides = [(f"{side} px", side) for side in SIDES if side >= runs.native_side(model)]
-        return own | {inputs["side"]: gr.update(choices=sides, value=own[inputs["side"]])}
+        return page.filled(own_values(image, model), model)
+
+    def choose_model(image, model):
+        return {inputs["preset"]: runs.own_preset(model), **reset(image, model)}
 
     def able(asked, to_run, session, image, model, preset, **values):
         """Which buttons can act, and about how long that takes, or why they cannot."""
@@ -243,8 +243,10 @@ def build(page: Page) -> None:
         event.then(**buttons)
     changed = [part.change for part in (*inputs.values(), page.asked, page.session)]
     gr.on(changed, trigger_mode="always_last", **buttons)
-    for event in (inputs["model"].input, defaults.click):
-        event(reset, [inputs["image"], inputs["model"]], [inputs[name] for name in VALUES], **LIGHT)
+    chosen, values = [inputs["image"], inputs["model"]], [inputs[name] for name in VALUES]
+    defaults.click(reset, chosen, values, **LIGHT)
+    inputs["model"].input(choose_model, chosen, [inputs["preset"], *values], **LIGHT)
+    page.demo.load(lambda: gr.update(choices=offers()), None, inputs["model"], **LIGHT)
 
 
 # --- What is asked for
@@ -302,17 +304,28 @@ def is_soon(model: str, preset: str, values: dict, first_in: int) -> bool:
 def own_result_of(image: str, model: str, preset: str, values: dict) -> int | None:
     """The index of the example whose own result that is."""
     example = example_of(image)
-    own = example and (runs.label_of(runs.MINIATURE), "exact", values_of(example.settings))
+    own = example and own_run(example)
     return examples().index(example) if own == (model, preset, values) else None
 
 
-def own_values(image: str | None, model: str) -> dict:
-    """The defaults of a picture with a model: an example's are those of its result."""
-    example = example_of(image) if image and MODELS[model] == runs.MINIATURE else None
-    return values_of(example.settings if example else runs.defaults(model))
-
-
 # --- What the controls say
+
+
+def offers() -> list[tuple[str, str]]:
+    """The models to choose from: a line on what each knows and what a run costs here, and the label."""
+    parts = {label: (label, KNOWS.get(name, OWN), cost_of(label)) for label, name in MODELS.items()}
+    return [(" · ".join(filter(None, part)), label) for label, part in parts.items()]
+
+
+def cost_of(model: str) -> str:
+    """About how long a run of a model takes here, with its own settings; empty where that is not known yet."""
+    if not runs.is_installed(model):
+        return "not installed"
+    run = model, runs.own_preset(model), values_of(runs.defaults(model))
+    if spaces:
+        return f"at most {duration(gpu.seconds_of(*run))} of GPU time"
+    plan = runs.plan(*run)
+    return about(plan) if plan.is_known else ""
 
 
 def told_to_wait(asked: Asked) -> dict:

@@ -1,37 +1,53 @@
 """Runs of the network for the page: which models there are, how long they take, and what they give, step by step."""
 
 import gc
+import logging
+import os
 import threading
 import time
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, fields, replace
-from math import log
+from functools import lru_cache
+from math import isqrt, log
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub import constants, try_to_load_from_cache
+from diffusers import AutoencoderTiny
+from huggingface_hub import constants
 from PIL import Image
 
 import emerdiff
 from emerdiff import EmerDiffPipeline, Progress, Reading, Segmentation
 from emerdiff.batches import MOST_ROWS, Results
-from emerdiff.loading import CHECKPOINTS, MINIATURE
+from emerdiff.loading import AUTOMATIC, CHECKPOINTS, MINIATURE, best_device
 from emerdiff.picture import open_picture
 from emerdiff.progress import part
 from emerdiff.segments import cluster
 from emerdiff.settings import PRESETS
+from emerdiff.starting import LIGHT_SETTINGS, STABLE_DIFFUSION_LIGHT, Facts, Start, at_hand, start
 
+from . import spaces
 from .session import FINE, Found, MadeOf
 
-MODELS = {"Miniature (built in, trained on drawn scenes)": MINIATURE} | dict(  # the only ones that a visitor can choose
-    zip(("Stable Diffusion 1.5", "Stable Diffusion 1.4", "Stable Diffusion 2.1 base"), CHECKPOINTS, strict=True)
-)
+VERSIONS = ("Stable Diffusion 1.5", "Stable Diffusion 1.4", "Stable Diffusion 2.1 base")
+MODELS = {  # the only ones that a visitor can choose; `started` adds the owner's
+    "Miniature": MINIATURE,
+    **dict(zip(VERSIONS, CHECKPOINTS, strict=True)),
+    "Stable Diffusion, light": STABLE_DIFFUSION_LIGHT,
+}
+KNOWS = dict.fromkeys(CHECKPOINTS, "knows photographs") | {  # by name, in a few words
+    MINIATURE: "knows drawn scenes",
+    STABLE_DIFFUSION_LIGHT: "knows photographs less well",
+}
+OWN = "chosen by this page's owner"  # of what is not among these
 KEPT = 2**28  # bytes of a reading that are kept for a visitor
 SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side between these
 
 SIDES = (256, 384, 512, 768)  # pixels: at about such a side the network may see the picture
 SLOWER = 180  # times the seconds of the miniature's row: one of Stable Diffusion's size (by benchmark, 160 to 230)
+SLOWER_LIGHT = 60  # the same of the light one, by the sizes of its networks
+SMALLER = "A small autoencoder decoded the pictures, which is faster on a CPU and less exact."
 GROWTH = 1.2  # seconds grow with the pixels to this power: self-attention with their square, all else with them
 
 
@@ -78,6 +94,7 @@ class Plan:
 
 
 _pipelines: dict[str, EmerDiffPipeline] = {}
+_defaults: dict[str, emerdiff.Settings] = {}  # of the checkpoints that have been loaded, at their native sides
 _loading = threading.Lock()
 _paces: dict[tuple[str, str, int], Pace] = {}  # what runs have taken here, by model, preset and pixels
 
@@ -90,8 +107,45 @@ def pipeline(name: str) -> EmerDiffPipeline:
                 for other in _pipelines.keys() - {MINIATURE}:  # first: there may not be memory for both
                     del _pipelines[other]
                 gc.collect()
-                pipe = _pipelines[name] = emerdiff.load(name)
+                small = None if name == MINIATURE else AUTOMATIC
+                pipe = _pipelines[name] = emerdiff.load(name, autoencoder=small)
+                if name != MINIATURE:
+                    _defaults[name] = pipe.settings(image_area=pipe.native_side**2)
     return pipe
+
+
+def facts() -> Facts:
+    """What is known of this machine and its owner's wish."""
+    wish = os.path.expanduser(os.environ.get("EMERDIFF_MODEL", "").strip())  # noqa: PTH111  it may be no path at all
+    return Facts(best_device().type, bool(spaces), at_hand(), wish)
+
+
+@lru_cache(maxsize=1)
+def started() -> Start:
+    """What the page starts with, decided once. A checkpoint is loaded; where that fails, a note says what is taken."""
+    here, failed = facts(), ""
+    begun = start(here)
+    while begun.model != MINIATURE:
+        try:
+            pipeline(begun.model)
+            break
+        except ValueError as error:
+            logging.getLogger(__name__).warning("%s", error)
+            wished = bool(here.wish.strip())
+            failed = "The model that this page's owner chose" if wished else "Stable Diffusion"
+            here = replace(here, wish="", at_hand=here.at_hand and wished)
+            begun = start(here)
+    if begun.model not in MODELS.values():
+        MODELS[_new_label(begun.model)] = begun.model
+    instead = "the miniature" if begun.model == MINIATURE else label_of(begun.model)
+    note = f"{failed} cannot be loaded here, so the page starts with {instead}."
+    return replace(begun, note=note) if failed else begun
+
+
+def _new_label(name: str) -> str:
+    """For the owner's own model."""
+    label = Path(name).stem if Path(name).is_file() else Path(name).name
+    return f"{label} (own)" if label in MODELS else label
 
 
 def pipeline_of(model: str) -> EmerDiffPipeline:
@@ -102,7 +156,8 @@ def pipeline_of(model: str) -> EmerDiffPipeline:
     if model not in MODELS:
         raise ValueError(f"choose one of these models: {', '.join(MODELS)}")
     chosen, failures = MODELS[model], []
-    others = [] if chosen == MINIATURE else [name for name in MODELS.values() if name not in (chosen, MINIATURE)]
+    alone = chosen in (MINIATURE, STABLE_DIFFUSION_LIGHT)  # others take many times longer
+    others = [] if alone else [name for name in MODELS.values() if name not in (chosen, MINIATURE)]
     for name in (chosen, *others):
         try:
             return pipeline(name)
@@ -135,26 +190,54 @@ def label_of(name: str) -> str:
     return next(label for label, value in MODELS.items() if value == name)
 
 
-def native_side(model: str) -> int:
-    """Of the pictures that a model was trained on. Loads nothing but the miniature."""
+def own_settings(model: str) -> emerdiff.Settings:
+    """A model's own defaults at its native side: the paper's until it has been loaded. Loads only the miniature."""
     name = MODELS.get(model)
-    pipe = pipeline(name) if name == MINIATURE else _pipelines.get(name)
-    return pipe.native_side if pipe else 512
+    if name == MINIATURE:
+        pipe = pipeline(MINIATURE)
+        return pipe.settings(image_area=pipe.native_side**2)
+    return _defaults.get(name, emerdiff.Settings(image_area=512**2))
 
 
 def defaults(model: str) -> emerdiff.Settings:
-    """A model's default settings; the paper's unless the model is ours. Loads nothing but the miniature."""
-    own = pipeline(MINIATURE).settings() if MODELS.get(model) == MINIATURE else emerdiff.Settings()
-    return replace(own, image_area=native_side(model) ** 2)
+    """The settings that the page begins with; the light model sees smaller pictures than it was trained on."""
+    light = MODELS.get(model) == STABLE_DIFFUSION_LIGHT
+    return replace(own_settings(model), **{"image_area": LIGHT_SETTINGS["image_area"]} if light else {})
+
+
+def own_preset(model: str) -> str:
+    """The quality that the page begins with."""
+    return LIGHT_SETTINGS["preset"] if MODELS.get(model) == STABLE_DIFFUSION_LIGHT else "exact"
+
+
+def native_side(model: str) -> int:
+    """Of the pictures that a model was trained on: 512 until it has been loaded. Loads only the miniature."""
+    return isqrt(own_settings(model).image_area)
+
+
+def own_side(model: str) -> int:
+    """The smallest side that the page offers for a model."""
+    return isqrt(defaults(model).image_area)
+
+
+def sides(model: str) -> tuple[int, ...]:
+    """Those that the page offers for a model."""
+    own = own_side(model)
+    return own, *(side for side in SIDES if side > own)
+
+
+def all_sides() -> list[int]:
+    """Those that the page offers for any model."""
+    return sorted({*SIDES, *map(own_side, MODELS)})
 
 
 def settings_of(model: str, preset: str, values: Mapping[str, object]) -> emerdiff.Settings:
     """The settings of a run; `ValueError` for `values` that are not allowed. `side` is at least the model's own."""
     values = dict(values)
     if "side" in values:
-        if (side := values.pop("side")) not in SIDES:
-            raise ValueError(f"side must be one of {', '.join(map(str, SIDES))}, not {side!r}")
-        values["image_area"] = max(side, native_side(model)) ** 2
+        if (side := values.pop("side")) not in (allowed := all_sides()):
+            raise ValueError(f"side must be one of {', '.join(map(str, allowed))}, not {side!r}")
+        values["image_area"] = max(side, own_side(model)) ** 2
     return replace(defaults(model), **PRESETS[preset] | values)
 
 
@@ -196,6 +279,8 @@ def find(
     if name != MODELS[model]:
         note = f"{model} could not be loaded; {label_of(name)} was used instead."
         segmentation = replace(segmentation, notes=(*segmentation.notes, note))
+    if isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.device.type == "cpu":
+        segmentation = replace(segmentation, notes=(*segmentation.notes, SMALLER))
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, end - begin, kept)
 
@@ -280,11 +365,8 @@ def plan_again(made_of: MadeOf, reading: Reading | None, *, num_segments: int | 
 
 def is_installed(model: str) -> bool:
     """Whether the model can be loaded without a download."""
-    name = MODELS[model]
-    if name in _pipelines or name == MINIATURE or Path(name).is_dir():
-        return True
-    files = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors")
-    return any(isinstance(try_to_load_from_cache(name, file, revision=CHECKPOINTS.get(name)), str) for file in files)
+    name, half = MODELS[model], best_device().type == "cuda" or not can_download()
+    return name in _pipelines or name == MINIATURE or Path(name).exists() or at_hand(name, half)
 
 
 def can_download() -> bool:
@@ -305,12 +387,15 @@ def _learn(key: tuple[str, str, int], pace: Pace) -> None:
 def _pace(name: str, preset: str, area: int) -> Pace | None:
     """About what such runs take here: as those of the nearest size have taken, if not in this quality in the slowest.
 
-    A model that has not run yet is taken to be as much slower than the miniature as Stable Diffusion is; None where
-    that has not run either.
+    On a CPU, a model that has not run yet is taken to be as much slower than the miniature as Stable Diffusion is; None
+    where that has not run either.
     """
     own, slower = [key for key in _paces if key[0] == name], 1.0
+    if not own and best_device().type != "cpu":  # how much slower has been measured on CPUs only
+        return None
     if not own:
-        own, slower = [key for key in _paces if key[0] == MINIATURE], SLOWER
+        own = [key for key in _paces if key[0] == MINIATURE]
+        slower = SLOWER_LIGHT if name == STABLE_DIFFUSION_LIGHT else SLOWER
         area *= (native_side(label_of(MINIATURE)) / native_side(label_of(name))) ** 2
     known = [key for key in own if key[1] == preset] or own
     nearest = min((abs(log(size / area)) for *_, size in known), default=None)

@@ -1,11 +1,18 @@
 """The tab Segments: their table, choosing them, and a visitor's edits."""
 
+from collections.abc import Callable
+
 import gradio as gr
+from gradio.events import EventListener
 
 from . import pictures
 from .comparing import IN_BROWSER
 from .page import LIGHT, Page
 from .session import has_result, needed
+
+TOGGLE = """(clicked, chosen) => [clicked === null ? chosen
+  : chosen.includes(clicked) ? chosen.filter((i) => i !== clicked) : [...chosen, clicked]]"""
+"""JavaScript: a click puts a segment among the chosen ones, or takes it out."""
 
 ABLE = """(chosen, name) => {
   const able = (yes) => ({__type__: 'update', interactive: yes}), one = chosen.length === 1, named = name.trim() !== '';
@@ -33,15 +40,8 @@ def build(page: Page) -> None:
                 ]
                 page.undo.render()
             lacks = gr.Markdown()
-
-    def pick(session, chosen, event: gr.SelectData):
-        """A click on a picture puts a segment among the chosen ones, or takes it out."""
-        return toggled(chosen, event.index) if has_result(session) and event.index in session.ids else gr.skip()
-
-    def pick_row(session, chosen, event: gr.SelectData):
-        """A click on a row of the table, in whatever order it has been sorted."""
-        clicked = pictures.segment_of_row(event.row_value)
-        return toggled(chosen, clicked) if has_result(session) and clicked in session.ids else gr.skip()
+            choosing(page, page.viewer.select)
+            choosing(page, page.table.select, lambda event: pictures.segment_of_row(event.row_value))
 
     rename, merge, hide = buttons
     edits = (
@@ -51,8 +51,6 @@ def build(page: Page) -> None:
         ([page.undo.click], lambda session, *_: session.undo()),
     )
     choice = {"session": session, "chosen": chosen}
-    page.viewer.select(pick, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
-    page.table.select(pick_row, None, chosen, inputs_kwargs=choice, trigger_mode="multiple", **LIGHT)
     gr.on(
         [page.demo.load, chosen.change, name.change],
         None,
@@ -69,5 +67,14 @@ def build(page: Page) -> None:
         gr.on(triggers, edit, None, page.shows, inputs_kwargs={**choice, "name": name, "view": page.view}, **LIGHT)
 
 
-def toggled(chosen: list[int], clicked: int) -> list[int]:
-    return [i for i in chosen if i != clicked] if clicked in chosen else [*chosen, clicked]
+def choosing(
+    page: Page, select: EventListener, segment: Callable[[gr.SelectData], int] = lambda event: event.index
+) -> None:
+    """A click on a `segment` chooses it. The browser notes that, as there may be other clicks by then."""
+    clicked = gr.Number(visible=False, precision=0)
+
+    def pick(session, event: gr.SelectData):
+        return number if has_result(session) and (number := segment(event)) in session.ids else None
+
+    picked = select(pick, page.session, clicked, trigger_mode="multiple", **LIGHT)
+    picked.success(None, [clicked, page.chosen], page.chosen, js=TOGGLE, **IN_BROWSER)

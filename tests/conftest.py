@@ -170,7 +170,7 @@ def set_slider(page, label: str, value: float) -> None:
 
 def ready(page):
     """The example can be explored: its full result is there, not only what is stored of it."""
-    page.get_by_role("button", name="Recompute at this k", disabled=False).wait_for(timeout=120_000)
+    page.get_by_role("button", name="Recompute at this k", disabled=False).wait_for(timeout=300_000)
     row(page, "Segment 1").wait_for()
 
 

@@ -27,7 +27,7 @@ PLACEHOLDERS = """() => {
   return found;
 }"""
 WITHOUT_RING = """() => {
-  const look = (e) => [e, e.closest('label, .tile'), e.nextElementSibling].filter(Boolean)
+  const look = (e) => [e, e.closest('label, .tile, #model'), e.nextElementSibling].filter(Boolean)
     .map((e) => { const s = getComputedStyle(e); return s.outline + s.boxShadow; }).join();
   const reached = [...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex]')]
     .filter((e) => e.tabIndex >= 0 && !e.disabled && e.checkVisibility({visibilityProperty: true}));

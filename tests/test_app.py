@@ -27,7 +27,7 @@ from explorer import examples as example_store
 from explorer import gpu, links, running, runs
 from explorer.examples import examples, stored
 from explorer.runs import MODELS, pipeline
-from explorer.session import FINE
+from explorer.session import FINE, Session
 
 MINIATURE = next(iter(MODELS))
 QUICK = {"model": MINIATURE, "num_segments": 6, "modulation_timestep": 41, "strength": 10}
@@ -290,6 +290,21 @@ def test_a_clicked_segment_shows_its_evidence(page):
     painted.locator(".stage").wait_for(state="hidden")  # it was of another segment
 
 
+def test_segments_that_are_clicked_quickly_while_k_moves_are_all_chosen(page, monkeypatch):
+    def late(session, k, cut=Session.cut):
+        time.sleep(3)  # as on a slow machine
+        return cut(session, k)
+
+    ready(page)
+    monkeypatch.setattr(Session, "cut", late)
+    set_slider(page, "Segments (k)", 8)
+    for number in (1, 2):
+        row(page, f"Segment {number}").click()
+    row(page, "Segment 7").wait_for()
+    page.locator("#evidence").get_by_text("Segment 1, Segment 2: ").wait_for()
+    page.locator("button:enabled").get_by_text("Merge", exact=True).wait_for()
+
+
 def test_the_table_sorts_by_size_and_a_click_in_it_chooses_what_it_shows(page):
     ready(page)
     set_slider(page, "Segments (k)", 8)
@@ -535,7 +550,7 @@ def test_a_stopped_run_keeps_its_sketch_which_k_cuts_and_says_so(page):
 def test_a_checkpoint_is_loaded_in_the_open_and_stop_does_not_wait_for_it(page, monkeypatch):
     end = Event()
 
-    def load(name):
+    def load(name, **_):
         assert end.wait(60)
         raise ValueError(f"cannot load {name}")
 

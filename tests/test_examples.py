@@ -62,5 +62,5 @@ def test_a_photograph_that_is_not_there_or_not_the_same_is_left_out(monkeypatch,
     else:
         monkeypatch.setattr(store, "digest", lambda file: digest(file) if file.parent == FOLDER else "0" * 64)
         of_it = {entry["name"] for entry in WRITTEN if "photograph" in entry}
-    left = [example.name for example in examples.__wrapped__()]
+    left = [example.name for example in store._made.__wrapped__()]
     assert left == [entry["name"] for entry in WRITTEN if entry["name"] not in of_it]

@@ -1088,6 +1088,9 @@ def test_the_summary_line_says_what_was_done(session):
     summary["notes"] = ["Said to all.", *summary["notes"]]
     line, folded = pictures.words(summary, 5).split("<details>")
     assert line == "**3 segments** (k = 5: 1 merged, 1 without pixels). Said to all. " and "Said" not in folded
+    summary = session.cut(2).segmentation.summary()
+    summary["segments"][0]["share"] = 0
+    assert pictures.words(summary, 2).startswith("**1 segment** (k = 2: 1 without pixels).")
     assert [pictures.duration(seconds) for seconds in (0.2, 89, 100, 3600)] == ["1 s", "89 s", "2 min", "60 min"]
 
 
@@ -1157,10 +1160,10 @@ def test_loading_says_so_meanwhile_and_goes_on_when_nobody_waits(monkeypatch):
     monkeypatch.setattr(runs, "_pipelines", {})
     begin, loading = Event(), Event()
 
-    def load(name):
+    def load(name, **options):
         loading.set()
         assert begin.wait(10)
-        return emerdiff.load(name)
+        return emerdiff.load(name, **options)
 
     monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
     model = runs.label_of(runs.MINIATURE)
@@ -1186,9 +1189,9 @@ def test_the_last_checkpoint_is_let_go_before_the_next_is_loaded(monkeypatch, ch
     assert last() is not None
     there = []
 
-    def load(name):
+    def load(name, **options):
         there.append(last() is not None)
-        return emerdiff.load(name)
+        return emerdiff.load(name, **options)
 
     monkeypatch.setattr(runs, "emerdiff", SimpleNamespace(load=load))
     runs.pipeline(str(tmp_path / "next"))
