@@ -22,6 +22,7 @@ from ..options import (
     output_file,
     settings_of,
 )
+from ..processes import processes
 from ..settings import PRESETS, Settings
 from ..terminal import say
 from . import ablation as ablations
@@ -75,7 +76,7 @@ def add(commands) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Scores EmerDiff and its competitors on a dataset with ground truth; continues where an earlier run ended."""
-    state = evaluations.processes()
+    state = processes()
     pipe, settings = open_model(options, device=state.device if state.num_processes > 1 else None)
     evaluation = evaluations.Evaluation(options.dataset, options.train, options.model, settings, tuple(options.methods))
     dataset, train = (source and open_dataset(source, pipe.native_side) for source in (options.dataset, options.train))
