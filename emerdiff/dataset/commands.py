@@ -16,7 +16,7 @@ from ..progress import Progress
 from ..terminal import say
 from . import folder
 from .formats import FORMATS
-from .pictures import Source, find, identify
+from .pictures import Found, Source, find, identify
 from .run import ALL, Share, Wanted, described, finish, run
 
 
@@ -48,19 +48,18 @@ def shard(text: str) -> Share:
 
 def segment(options: argparse.Namespace) -> int:
     """Segments this process's share of the pictures; returns 1 if one failed, and 0 otherwise."""
-    state = processes()
+    found, state = find(options.pictures, options.out), processes()
     pipe, settings = open_model(options, device=state.device if state.num_processes > 1 else None)
     wanted = Wanted(settings, tuple(dict.fromkeys(options.format)), options.min_confidence)
     share = options.shard.split(state.process_index, state.num_processes)
-    return segment_all(pipe, wanted, options.pictures, options.out, share)
+    return segment_all(pipe, wanted, found, options.out, share)
 
 
-def segment_all(pipe: EmerDiffPipeline, wanted: Wanted, words: Sequence[str], out: Path, share: Share = ALL) -> int:
-    """Segments a share of the pictures that `words` ask for, reports each, and writes the results to the folder `out`.
+def segment_all(pipe: EmerDiffPipeline, wanted: Wanted, found: Sequence[Found], out: Path, share: Share = ALL) -> int:
+    """Segments a share of the pictures, reports each, and writes the results to the folder `out`.
 
     Returns 1 if a picture failed, and 0 otherwise.
     """
-    found = find(words, out)
     open_folder(out)
     folder.claim(out, described(pipe, wanted))
     sources = identify(found, folder.entries(out))

@@ -77,8 +77,12 @@ def is_done(out: Path, stem: str) -> bool:
 def put(out: Path, entry: Entry, files: Mapping[str, bytes], copies: Collection[str], image: bytes) -> None:
     """Writes a picture's `files`, by their paths in `out`, its `image` in the folders `copies`, and last its entry.
 
-    Each file is complete or not there at all.
+    Each file is complete or not there at all. Raises `ValueError` if there are other files in their places. Those that
+    a killed process left are no others: a run gives the same bytes each time.
     """
+    for name, content in [*files.items(), *((f"{folder}/{entry.image}", image) for folder in copies)]:
+        if os.path.lexists(out / name) and not _holds(out / name, content):
+            raise ValueError(f"{name} already exists and is not of this run: move it away")
     part = out / STATE / _part()
     part.mkdir()
     try:
@@ -97,6 +101,10 @@ def put(out: Path, entry: Entry, files: Mapping[str, bytes], copies: Collection[
 def _part() -> str:
     """A new name for what is being written; what a killed process leaves of these is removed in the end."""
     return f"part-{uuid4().hex}"
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    return file.is_file() and not file.is_symlink() and file.read_bytes() == content
 
 
 def _written(file: Path, content: bytes) -> Path:
@@ -139,18 +147,23 @@ def part_name(kind: str, stem: str) -> str:
 
 
 def finish(out: Path, wholes: Iterable[tuple[str, Iterable[str]]], twins: Mapping[str, str]) -> None:
-    """Writes the files about all pictures: those of the formats, the manifest and the list of failures."""
-    for name, text in wholes:
-        _write(out, name, text)
+    """Writes the files about all pictures: those of the formats, a list of failures, and last the manifest.
+
+    If the manifest says already what it would say, they are there.
+    """
     run, failed = _read(out / RUN), failures(out)
     told = {**run, "failures": failed, "duplicates": dict(sorted(twins.items()))}
-    head = json.dumps(told, indent=1).removesuffix("\n}")
-    lines = (json.dumps({"picture": e.name, "stem": e.stem, "sha256": e.digest}) for e in entries(out))
-    _write(out, MANIFEST, [head, ',\n "pictures": [\n  ', ",\n  ".join(lines), "\n ]\n}\n"])
+    lines = [json.dumps({"picture": e.name, "stem": e.stem, "sha256": e.digest}) for e in entries(out)]
+    listed = ',\n "pictures": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+    manifest = json.dumps(told, indent=1).removesuffix("\n}") + listed
+    if (out / MANIFEST).exists() and (out / MANIFEST).read_text(encoding="utf-8") == manifest:
+        return
+    for name, text in wholes:
+        _write(out, name, text)
+    (out / FAILURES).unlink(missing_ok=True)
     if failed:
         _write(out, FAILURES, [f"{name}: {reason}\n" for name, reason in failed.items()])
-    else:
-        (out / FAILURES).unlink(missing_ok=True)
+    _write(out, MANIFEST, [manifest])
     for left in (out / STATE).glob("part-*"):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 

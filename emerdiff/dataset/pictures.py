@@ -88,8 +88,6 @@ def _below(word: str, place: str) -> Iterator[Found]:
                     yield Found(file, file.relative_to(path).as_posix())
         if empty:
             yield Found(path, path.name, "there is no picture in this folder")
-    elif os.path.exists(path) and not os.path.isfile(path):
-        yield Found(path, path.name, "this is a device, not a picture")
     else:
         yield Found(path, path.name)
 
@@ -120,6 +118,8 @@ def identify(found: Sequence[Found], entries: Iterable[Entry] = ()) -> list[Sour
 
 def _digest(path: Path) -> tuple[str, str]:
     """The digest of a file, or why it cannot be read."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading from one could wait for ever
+        return "", "this is a device, not a picture"
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), ""

@@ -13,6 +13,7 @@ import torch
 from .. import __version__
 from ..batches import ROWS_PER_BATCH
 from ..errors import in_a_line
+from ..filenames import printable
 from ..loading import networks_of
 from ..pipeline import EmerDiffPipeline
 from ..progress import Progress
@@ -136,7 +137,7 @@ def run(
             )
             folder.put(out, _entry(source, one), dict(files), wanted.copies, loaded.file)
         except Exception as error:  # whatever it is, it only concerns this picture
-            fault = in_a_line(error)
+            fault = printable(in_a_line(error))
             folder.fail(out, source.name, source.stem, fault)
             yield Outcome(source, fault=fault)
         else:
