@@ -318,7 +318,8 @@ def test_processes_that_are_launched_together_share_the_pictures(capsys, small, 
     for index, of in ((1, ("1.png",)), (0, ("0.png", "2.png"))):
         state = SimpleNamespace(process_index=index, num_processes=2, device="cpu")
         monkeypatch.setattr("emerdiff.dataset.commands.processes", lambda state=state: state)
-        assert main(["segment", str(work), "--out", str(out), "--preset", "preview", "--num-segments", "3"]) == 0
+        quickly = ["--num-segments", "3", "--image-area", "4096", "--kmeans-n-init", "1", "--replay-steps", "2"]
+        assert main(["segment", str(work), "--out", str(out), *quickly]) == 0
         told = capsys.readouterr().out
         assert told.count(" -> ") == len(of) and all(f"{work}/{name} -> " in told for name in of)
         assert (out / "manifest.json").exists() == (index == 0) == ("2 pictures of other shares" not in told)
