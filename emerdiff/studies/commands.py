@@ -175,7 +175,9 @@ def _lessons(options: argparse.Namespace, test: Dataset) -> list[students.Lesson
         learning = students.learn_concepts(load(told["model"]), known, Settings(**told["settings"]))
         *_, concepts = tqdm(learning, "concepts", len(known.names), False, disable=None)
         found = students.of_masks(run, options.masks, concepts)
-    return list(tqdm(found, "reading", unit="picture", leave=False, disable=None))
+    if lessons := list(tqdm(found, "reading", unit="picture", leave=False, disable=None)):
+        return lessons
+    raise ValueError(f"{options.source} has no picture to learn from")
 
 
 def sweep(options: argparse.Namespace) -> int:
