@@ -2,13 +2,15 @@
 
     python tests/killing.py MODEL PICTURES FOLDER ROUNDS [--preset NAME]
 
-Prints a JSON line: how many pictures were done after each round, and which files differ in the end. The processes are
-forks of this one, which has loaded the model, so that they are at work from their first moment.
+Prints a JSON line: seconds of both runs, the largest memory of a process, how many pictures were done after each round,
+and which files differ in the end. The processes are forks of this one, which has loaded the model, so that they are at
+work from their first moment.
 """
 
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import threading
@@ -32,7 +34,7 @@ from emerdiff.dataset.run import Share, Wanted
 def main(model: str, pictures: str, place: str, rounds: str, *preset: str) -> None:
     torch.set_num_threads(1)
     pipe = emerdiff.load(model, device="cpu", dtype=torch.float32)
-    settings = pipe.settings(preset=preset[1], num_segments=6) if preset else quick(smoothing=3)
+    settings = pipe.settings(preset=preset[1], num_segments=12) if preset else quick(smoothing=3)
     wanted = Wanted(settings, tuple(FORMATS), min_confidence=0.2)
     whole, shared = Path(place, "whole"), Path(place, "shared")
 
@@ -50,7 +52,7 @@ def main(model: str, pictures: str, place: str, rounds: str, *preset: str) -> No
     begin = time.perf_counter()
     assert status(begun(whole, 0, 1)) == 0
     seconds = time.perf_counter() - begin
-    chance, done, killed = random.Random(0), [], 0
+    chance, done, killed, again = random.Random(0), [], 0, time.perf_counter()
     for _ in range(int(rounds)):
         children = [begun(shared, i, 2) for i in range(2)]
         for child in children:
@@ -58,12 +60,13 @@ def main(model: str, pictures: str, place: str, rounds: str, *preset: str) -> No
             os.kill(child, signal.SIGKILL)
         killed += sum(status(child) == signal.SIGKILL for child in children)
         done.append(number_done(shared) if (shared / ".emerdiff/done").exists() else 0)
-    left = len(list(shared.glob(".emerdiff/part-*")))
     ends = [status(child) for child in [begun(shared, i, 2) for i in range(2)]]
+    spent = {"seconds": round(seconds, 1), "shared_seconds": round(time.perf_counter() - again, 1)}
+    spent["largest_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
     files = [{p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in (whole, shared)]
     differing = [str(name) for name in {**files[0], **files[1]} if files[0].get(name) != files[1].get(name)]
-    told = {"seconds": seconds, "done": done, "killed": killed, "left": left, "ends": ends, "differing": differing}
-    print(json.dumps(told | {"files": len(files[0])}))
+    told = {"done": done, "killed": killed, "ends": ends, "differing": differing, "files": len(files[0])}
+    print(json.dumps(spent | told))
 
 
 if __name__ == "__main__":

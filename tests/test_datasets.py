@@ -1,7 +1,9 @@
 """From a folder to a dataset: every format is read by the tools it is for, and runs can be killed and shared."""
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +18,9 @@ from pycocotools.coco import COCO
 
 from emerdiff.__main__ import main
 from emerdiff.dataset import folder as folders
-from emerdiff.dataset.commands import segment_all
+from emerdiff.dataset.commands import _Hourly, segment_all
 from emerdiff.dataset.formats import FORMATS
+from emerdiff.dataset.labelled import Labelled
 from emerdiff.dataset.pictures import find, identify
 from emerdiff.dataset.run import Share, Wanted
 from emerdiff.miniature.scenes import draw_scene
@@ -87,7 +90,8 @@ def test_pycocotools_reads_runs_and_polygons(dataset, truth):
 
 
 def test_supervision_reads_coco_and_yolo(dataset, truth):
-    sv = pytest.importorskip("supervision")
+    import supervision as sv
+
     coco = sv.DetectionDataset.from_coco(
         str(dataset / "coco" / "images"), str(dataset / "coco" / "annotations.json"), force_masks=True
     )
@@ -107,7 +111,8 @@ def test_supervision_reads_coco_and_yolo(dataset, truth):
 
 
 def test_datumaro_reads_cvats_masks(dataset, truth):
-    datumaro = pytest.importorskip("datumaro")
+    import datumaro
+
     read = datumaro.Dataset.import_from(str(dataset / "cvat"), "voc_segmentation")
     labels = read.categories()[datumaro.AnnotationType.label]
     assert {item.id for item in read} == set(truth)
@@ -120,7 +125,8 @@ def test_datumaro_reads_cvats_masks(dataset, truth):
 
 
 def test_label_studios_brush_is_decoded(dataset, truth):
-    brush = pytest.importorskip("label_studio_converter.brush")
+    from label_studio_converter import brush
+
     tasks = json.loads((dataset / "label-studio" / "tasks.json").read_text())
     assert len(tasks) == 3
     for task, labels in zip(tasks, truth.values(), strict=True):
@@ -131,8 +137,9 @@ def test_label_studios_brush_is_decoded(dataset, truth):
     assert '<Label value="segment"/>' in (dataset / "label-studio" / "labelling.xml").read_text()
 
 
-def test_the_datasets_library_reads_pictures_and_masks(dataset, truth, tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+def test_the_datasets_library_reads_pictures_and_masks(dataset, truth, tmp_path):
+    import datasets
+
     read = datasets.load_dataset("imagefolder", data_dir=str(dataset / "imagefolder"), cache_dir=str(tmp_path))
     assert read["train"].column_names == ["image", "mask", "picture", "segments", "classes"]
     for row, labels in zip(read["train"], truth.values(), strict=True):
@@ -149,6 +156,50 @@ def test_arrays_and_the_summary_say_the_same(dataset, truth):
         segments = json.loads((dataset / f"{stem}.json").read_text())["segments"]
         kept = [one["segment"] for one in segments if (one["mean_confidence"] or 0) >= 0.3]
         assert kept == [i for i in np.unique(labels).tolist() if i != VOID]
+
+
+@pytest.fixture(scope="module")
+def named(small, tmp_path_factory):
+    """A dataset of one picture with as many segments as there can be, which have three classes."""
+    out, names = tmp_path_factory.mktemp("named"), ("tree", "car & cart", "sky")
+    labels = np.kron(np.arange(256).reshape(128, 2), np.ones((2, 128))).astype(np.uint8)  # strips; 255 is void
+    result = small(Image.fromarray(draw_scene(3, 128).image), quick())
+    of = tuple(i % 3 for i in range(255))
+    one = Labelled("a.png", "a", "a.png", labels, of, (0.5,) * 255, result)
+    folders.claim(out, {})
+    kinds = [kind for name, kind in FORMATS.items() if name != "png"]  # whose JSON file needs a result of that size
+    files = {name: content for kind in kinds for name, content in kind.files(one, names).items()}
+    Image.fromarray(labels).save(stream := io.BytesIO(), "PNG")
+    entry = folders.Entry("a.png", "a", "0", "a.png", 256, 256)
+    folders.put(out, entry, files, [kind.images for kind in kinds if kind.images], stream.getvalue())
+    wholes = (whole for kind in kinds for whole in kind.wholes(out, [entry], names))
+    folders.finish(out, wholes, {})
+    return out, names, labels
+
+
+def test_classes_are_those_of_the_names(named):
+    import datumaro
+    import supervision as sv
+
+    out, names, labels = named
+    coco = COCO(out / "coco" / "annotations.json")
+    assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == list(names)
+    assert [one["category_id"] - 1 for one in coco.dataset["annotations"]] == [i % 3 for i in range(255)]
+    read = datumaro.Dataset.import_from(str(out / "cvat"), "voc_segmentation")
+    known = read.categories()[datumaro.AnnotationType.label]
+    masks = {one.group - 1: one for item in read for one in item.annotations}
+    assert {i: known[one.label].name for i, one in masks.items()} == {i: names[i % 3] for i in range(255)}
+    assert all((one.image == (labels == i)).all() for i, one in masks.items())
+    folder = out / "yolo-seg"
+    yolo = sv.DetectionDataset.from_yolo(*(str(folder / name) for name in ("images", "labels", "data.yaml")))
+    lines = (folder / "labels" / "a.txt").read_text().splitlines()
+    assert yolo.classes == list(names) and [int(line.split()[0]) for line in lines] == [i % 3 for i in range(255)]
+    (task,) = json.loads((out / "label-studio" / "tasks.json").read_text())
+    given = [one["value"]["brushlabels"] for one in task["predictions"][0]["result"]]
+    assert given == [[names[i % 3]] for i in range(255)]
+    assert '<Label value="car &amp; cart"/>' in (out / "label-studio" / "labelling.xml").read_text()
+    line = json.loads((out / "imagefolder" / "metadata.jsonl").read_text())
+    assert line["classes"] == [names[i % 3] for i in range(255)] and line["segments"] == list(range(255))
 
 
 # --- Which pictures
@@ -265,6 +316,16 @@ def test_a_run_reports_twins_and_failures_and_a_second_one_does_what_is_missing(
     assert {name for name in before if before[name] != after.get(name)} == {
         "manifest.json", "failures.txt", ".emerdiff/failed/tiny.json",
     }  # fmt: skip
+
+
+def test_progress_counts_the_whole_set_by_the_hour(tmp_path):
+    folders.claim(tmp_path, {})
+    told = io.StringIO()
+    with _Hourly(total=4, initial=1, file=told, mininterval=0, disable=False) as bar:
+        bar.start_t -= 1800
+        bar.update(2)
+        bar.refresh()
+    assert re.search(r"3 of 4 pictures \|.*\| 4 an hour, 15:\d\d left", told.getvalue())
 
 
 def small_pictures(folder: Path, count: int) -> Path:
