@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from pycocotools.coco import COCO
 
 from emerdiff.__main__ import main
 from emerdiff.dataset import folder as folders
+from emerdiff.dataset import run as runs
 from emerdiff.dataset.commands import _Hourly, segment_all
 from emerdiff.dataset.formats import FORMATS
 from emerdiff.dataset.labelled import Labelled
@@ -316,6 +318,33 @@ def test_a_run_reports_twins_and_failures_and_a_second_one_does_what_is_missing(
     assert {name for name in before if before[name] != after.get(name)} == {
         "manifest.json", "failures.txt", ".emerdiff/failed/tiny.json",
     }  # fmt: skip
+
+
+def test_the_next_picture_is_read_while_the_network_works(small, tmp_path, monkeypatch):
+    sources = identify(find([str(small_pictures(tmp_path / "work", 3))], tmp_path / "out"))
+    read, seen = [threading.Event() for _ in range(4)], []
+    load = runs.load
+
+    def loading(source, **options):
+        loaded = load(source, **options)
+        read[sources.index(source)].set()
+        return loaded
+
+    class Waiting:
+        def __getattr__(self, name):
+            return getattr(small, name)
+
+        def __call__(self, *arguments, **options):
+            seen.append((read[len(seen) + 1].wait(10), [one.is_set() for one in read]))
+            return small(*arguments, **options)
+
+    monkeypatch.setattr(runs, "load", loading)
+    read[3].set()  # there is none
+    (tmp_path / "out").mkdir()
+    folders.claim(tmp_path / "out", {})
+    outcomes = runs.run(Waiting(), Wanted(quick()), sources, tmp_path / "out")
+    assert not any(outcome.fault for outcome in outcomes)
+    assert seen == [(True, [True, True, False, True]), (True, [True] * 4), (True, [True] * 4)]  # one ahead, not all
 
 
 def test_progress_counts_the_whole_set_by_the_hour(tmp_path):

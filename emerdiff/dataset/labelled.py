@@ -12,7 +12,7 @@ from ..segmentation import Segmentation
 from .pictures import Source
 
 VOID = 255
-"""The label of pixels that belong to no segment."""
+"""The label of pixels that belong to no segment, or have no ground truth: these count in no score."""
 CLASSES = ("segment",)
 """The classes of a dataset whose segments have no names."""
 
@@ -39,8 +39,8 @@ class Labelled:
     """(height, width) uint8 at the picture's own size: the segment of each pixel, or `VOID`."""
     classes: tuple[int, ...]
     """(k,) which of the dataset's classes each segment has."""
-    scores: tuple[float | None, ...]
-    """(k,) mean confidence of each segment, 0 to 1; None for those without pixels."""
+    scores: tuple[float, ...]
+    """(k,) mean confidence of each segment, 0 to 1; 0 for those without pixels."""
     result: Segmentation
 
     @property
@@ -81,8 +81,7 @@ def _ending_as_it_is(file: Path, picture: Image.Image) -> str:
 def label(source: Source, loaded: Loaded, result: Segmentation, min_confidence: float) -> Labelled:
     """The picture with its segments; those with a mean confidence below `min_confidence` become void."""
     labels = result.labels_at_original_size.astype(np.uint8)
-    scores = tuple(segment["mean_confidence"] for segment in result.summary()["segments"])
-    void = [score is not None and score < min_confidence for score in scores]
-    labels[np.array(void)[labels]] = VOID
+    scores = tuple(segment["mean_confidence"] or 0.0 for segment in result.summary()["segments"])
+    labels[(np.array(scores) < min_confidence)[labels]] = VOID
     classes = (0,) * len(scores)
     return Labelled(source.name, source.stem, source.stem + loaded.ending, labels, classes, scores, result)
