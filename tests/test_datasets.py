@@ -405,11 +405,14 @@ def test_two_processes_that_are_killed_and_go_on_give_the_files_of_one_undisturb
 def test_processes_that_are_launched_together_share_the_pictures(capsys, small, checkpoint, tmp_path, monkeypatch):
     work, out = small_pictures(tmp_path / "work", 3), tmp_path / "out"
     monkeypatch.setattr("emerdiff.options.load", lambda *_, **__: small)
+    waited = []  # in its end: the launcher ends all processes when one returns a status other than 0
     for index, of in ((1, ("1.png",)), (0, ("0.png", "2.png"))):
         state = SimpleNamespace(process_index=index, num_processes=2, device="cpu")
+        state.wait_for_everyone = lambda index=index: waited.append((index, (out / f"{index}.json").exists()))
         monkeypatch.setattr("emerdiff.dataset.commands.processes", lambda state=state: state)
         quickly = ["--num-segments", "3", "--image-area", "4096", "--kmeans-n-init", "1", "--replay-steps", "2"]
         assert main(["segment", str(work), "--out", str(out), *quickly]) == 0
         told = capsys.readouterr().out
         assert told.count(" -> ") == len(of) and all(f"{work}/{name} -> " in told for name in of)
         assert (out / "manifest.json").exists() == (index == 0) == ("2 pictures of other shares" not in told)
+    assert waited == [(1, True), (0, True)]

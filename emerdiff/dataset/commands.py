@@ -52,7 +52,9 @@ def segment(options: argparse.Namespace) -> int:
     pipe, settings = open_model(options, device=state.device if state.num_processes > 1 else None)
     wanted = Wanted(settings, tuple(dict.fromkeys(options.format)), options.min_confidence)
     share = options.shard.split(state.process_index, state.num_processes)
-    return segment_all(pipe, wanted, found, options.out, share)
+    status = segment_all(pipe, wanted, found, options.out, share)
+    state.wait_for_everyone()
+    return status
 
 
 def segment_all(pipe: EmerDiffPipeline, wanted: Wanted, found: Sequence[Found], out: Path, share: Share = ALL) -> int:
