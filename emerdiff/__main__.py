@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    # Shells expand *.png, and a picture whose name begins with "-" is not an option.
-    words = [f"./{word}" if word[:1] == "-" and "." in word and os.path.isfile(word) else word for word in arguments]
+    # Shells expand *.png, and a picture whose name begins with "-" is not an option, nor one with "@" a list.
+    words = [f"./{word}" if word[:1] in "-@" and "." in word and os.path.isfile(word) else word for word in arguments]
     options = (parser := _parser()).parse_args(words)
     if "figure" in options and options.figure and options.figure == options.out:
         parser.error(f"--out and --figure cannot be the same file, {str(options.out)!r}")

@@ -185,7 +185,7 @@ def written(folder: Path) -> set[str]:
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such names")
 def test_no_name_stops_a_batch_or_is_printed_raw(folder, model):
     long = "é" * 125
-    names = ["-dash.png", "-h.png", "two\nlines.png", "\x1b]0;title\x07.png", "\u202egnp.png", "東京 🌳.png"]
+    names = ["-dash.png", "@t.png", "-h.png", "two\nlines.png", "\x1b]0;title\x07.png", "\u202egnp.png", "東京 🌳.png"]
     names += ["CON.png", f"{long}.png", os.fsdecode(b"latin\xe9.png"), "a.jpg", "A.png", "a_labels.png"]
     for name in names:
         (folder / name).write_bytes((folder / "b.png").read_bytes() + os.fsencode(name))  # none is like another
@@ -205,7 +205,7 @@ def test_no_name_stops_a_batch_or_is_printed_raw(folder, model):
         assert f"{name.encode('unicode_escape').decode() if name.isascii() else name[-4:]} -> out" in out
     for name in wrong:
         assert f"\n{name or '.'}: " in f"\n{err}"
-    stems = {"dash", "h", "two lines", "]0;title", "gnp", "東京 🌳", "_CON", "latin", "a_jpg", "a_labels", "b"}
+    stems = {"dash", "@t", "h", "two lines", "]0;title", "gnp", "東京 🌳", "_CON", "latin", "a_jpg", "a_labels", "b"}
     assert stems < written(folder / "out") and len(written(folder / "out")) == len(names) - 2
     assert strict((folder / "out" / "latin.json").read_text())["picture"] == r"latin\udce9.png"
 

@@ -242,6 +242,21 @@ def test_folders_and_lists_are_read_in_order_and_names_stay_apart(places):
             find([word], Path("out"))
 
 
+def test_a_folder_that_cannot_be_read_is_a_failure_and_the_others_are_read(places, monkeypatch):
+    scan = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).endswith("deep"):  # which permissions cannot do to root
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert [(one.name, one.fault) for one in find(["a/deep", "b"], Path("out"))] == [
+        ("deep", "it cannot be read: Permission denied"),
+        ("x.png", ""),
+    ]
+
+
 def test_a_picture_that_is_done_keeps_its_name_whatever_comes_later(places):
     (first,) = identify(find(["b"], Path("out")))
     done = [folders.Entry(first.name, first.stem, first.digest, "", 1, 1)]

@@ -64,7 +64,7 @@ def _listed(words: Iterable[str]) -> Iterator[str]:
             yield word
             continue
         try:
-            lines = Path(word[1:]).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = Path(word[1:]).read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
         except OSError as error:
             raise ValueError(f"the list {word[1:]} cannot be read: {error.strerror}") from error
         if not any(line.strip() for line in lines):
@@ -77,8 +77,8 @@ def _below(word: str, place: str) -> Iterator[Found]:
     if not word:
         yield Found(path, "", "this name is empty")
     elif os.path.isdir(path):
-        empty = True
-        for folder, folders, names in os.walk(path):
+        empty, closed = True, []
+        for folder, folders, names in os.walk(path, onerror=closed.append):
             kept = [name for name in folders if name[:1] != "." and os.path.realpath(Path(folder, name)) != place]
             folders[:] = sorted(kept)
             for name in sorted(names):
@@ -86,7 +86,9 @@ def _below(word: str, place: str) -> Iterator[Found]:
                     empty = False
                     file = Path(folder, name)
                     yield Found(file, file.relative_to(path).as_posix())
-        if empty:
+        for error in closed:
+            yield Found(Path(error.filename), Path(error.filename).name, f"it cannot be read: {error.strerror}")
+        if empty and not closed:
             yield Found(path, path.name, "there is no picture in this folder")
     else:
         yield Found(path, path.name)
