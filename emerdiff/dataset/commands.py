@@ -101,6 +101,8 @@ class _Bars:
         self.pictures.close()
 
     def show(self, source: Source, event: Progress) -> None:
+        if event.done < self.rows.n:
+            self.rows.reset()
         self.rows.desc, self.rows.total, self.rows.n = f"{printable(source.path.name)}: ", event.total, event.done
         self.rows.refresh()
 
