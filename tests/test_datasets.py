@@ -204,6 +204,16 @@ def test_classes_are_those_of_the_names(named):
     assert line["classes"] == [names[i % 3] for i in range(255)] and line["segments"] == list(range(255))
 
 
+def test_a_run_asks_for_each_segments_class(small, tmp_path):
+    work, out = small_pictures(tmp_path / "work", 1), tmp_path / "out"
+    classes = ("bird", "cloud")
+    wanted = Wanted(quick(), ("imagefolder",), classes=classes, classify=lambda result: [int(i > 1) for i in range(4)])
+    assert segment_all(small, wanted, find([str(work)], out), out) == 0
+    line = json.loads((out / "imagefolder" / "metadata.jsonl").read_text())
+    assert line["segments"] and line["classes"] == [classes[i > 1] for i in line["segments"]]
+    assert json.loads((out / "manifest.json").read_text())["classes"] == [*classes]
+
+
 # --- Which pictures
 
 

@@ -1,6 +1,7 @@
 """One picture with its labels, at its own size, as every format gets it."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,11 @@ VOID = 255
 """The label of pixels that belong to no segment, or have no ground truth: these count in no score."""
 CLASSES = ("segment",)
 """The classes of a dataset whose segments have no names."""
+
+
+def unnamed(result: Segmentation) -> tuple[int, ...]:
+    """(k,) which of `CLASSES` each segment has."""
+    return (0,) * result.settings.num_segments
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +84,11 @@ def _ending_as_it_is(file: Path, picture: Image.Image) -> str:
     return ""
 
 
-def label(source: Source, loaded: Loaded, result: Segmentation, min_confidence: float) -> Labelled:
-    """The picture with its segments; those with a mean confidence below `min_confidence` become void."""
+def label(
+    source: Source, loaded: Loaded, result: Segmentation, classes: Sequence[int], min_confidence: float
+) -> Labelled:
+    """The picture with its segments and their classes; segments less confident than `min_confidence` become void."""
     labels = result.labels_at_original_size.astype(np.uint8)
     scores = tuple(segment["mean_confidence"] or 0.0 for segment in result.summary()["segments"])
     labels[(np.array(scores) < min_confidence)[labels]] = VOID
-    classes = (0,) * len(scores)
-    return Labelled(source.name, source.stem, source.stem + loaded.ending, labels, classes, scores, result)
+    return Labelled(source.name, source.stem, source.stem + loaded.ending, labels, tuple(classes), scores, result)

@@ -17,11 +17,12 @@ from ..filenames import printable
 from ..loading import networks_of
 from ..pipeline import EmerDiffPipeline
 from ..progress import Progress
+from ..segmentation import Segmentation
 from ..settings import Settings
 from . import folder
 from .folder import Entry
 from .formats import FORMATS, MOST_SEGMENTS
-from .labelled import CLASSES, Labelled, Loaded, label, load
+from .labelled import CLASSES, Labelled, Loaded, label, load, unnamed
 from .pictures import Source
 
 
@@ -34,6 +35,9 @@ class Wanted:
     min_confidence: float = 0.0
     """Segments with a mean confidence below become void."""
     classes: tuple[str, ...] = CLASSES
+    """The names that segments can have."""
+    classify: Callable[[Segmentation], Sequence[int]] = unnamed
+    """Tells which of the classes each segment has."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.formats if name not in FORMATS]:
@@ -131,7 +135,7 @@ def run(
             picture, tell = loaded.opened.picture, partial(progress, source)
             result = pipe(picture, wanted.settings, progress=tell, rows_per_batch=ROWS_PER_BATCH)
             result = replace(result, notes=(*loaded.opened.notes, *result.notes))
-            one = label(source, loaded, result, wanted.min_confidence)
+            one = label(source, loaded, result, wanted.classify(result), wanted.min_confidence)
             files = itertools.chain.from_iterable(
                 FORMATS[name].files(one, wanted.classes).items() for name in sorted(set(wanted.formats))
             )
