@@ -12,20 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import PartialState
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..batches import ROWS_PER_BATCH
 from ..errors import in_a_line
 from ..pipeline import EmerDiffPipeline
+from ..processes import processes
 from ..settings import Settings
 from . import scoring
 from .competitors import EMERDIFF, METHODS
 from .datasets import Dataset
 from .scoring import TOLERANCES, Table
-
-ROWS_PER_BATCH = 16  # fixed, so that rounding does not depend on the memory that is free
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,6 @@ class Evaluation:
             raise ValueError(f"methods must be among {', '.join(METHODS)}, not {unknown[0]!r}")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("each method can be named only once")
-
-
-def processes() -> PartialState:
-    """This process among those started by `accelerate launch` or, without a GPU, `torchrun`."""
-    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def claim(out: Path, evaluation: Evaluation) -> None:
