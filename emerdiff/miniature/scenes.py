@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .world.canvas import Canvas
-from .world.captions import describe
+from .world.captions import describe, nouns
 from .world.film import develop
 from .world.layouts import KINDS, LAYOUTS, SEEDED
 from .world.materials import CLASSES
@@ -16,11 +16,15 @@ SIZES = (32, 2048)
 
 @dataclass(frozen=True)
 class Scene:
-    """image (size, size, 3) uint8 RGB; labels (size, size) uint8, index of CLASSES; caption, one sentence."""
+    """image (size, size, 3) uint8 RGB; labels (size, size) uint8, index of CLASSES; caption, one sentence.
+
+    nouns: what is seen in it, the largest first; a caption names only some of them.
+    """
 
     image: np.ndarray
     labels: np.ndarray
     caption: str
+    nouns: tuple[str, ...]
 
 
 def draw_scene(seed: int, size: int = 512, kind: str | None = None) -> Scene:
@@ -37,4 +41,4 @@ def draw_scene(seed: int, size: int = 512, kind: str | None = None) -> Scene:
     LAYOUTS[kind or seeded](c, rng)
     c.draw_things()
     image = develop(c.image, rng)
-    return Scene(image, c.labels.astype(np.uint8), describe(c, rng))
+    return Scene(image, c.labels.astype(np.uint8), describe(c, rng), nouns(c))

@@ -39,6 +39,15 @@ def describe(c: Canvas, rng) -> str:
     return str(rng.choice(indoors if c.indoors else outdoors))
 
 
+def nouns(c: Canvas) -> tuple[str, ...]:
+    """What objects that take up 0.4 % of the frame or more are called, the largest first."""
+    pixels = np.bincount(c.objects.ravel(), minlength=len(c.tags))
+    shares: dict[str, float] = {}
+    for (_, noun, _), count in zip(c.tags, pixels, strict=True):
+        shares[noun] = shares.get(noun, 0) + count / c.codes.size
+    return tuple(noun for noun in sorted(shares, key=lambda noun: -shares[noun]) if shares[noun] >= 0.004)
+
+
 def _seen(c: Canvas) -> dict[str, list[tuple[float, str]]]:
     """Per noun, the share of the frame and the describing word of each object large enough to be named."""
     labels = np.bincount(c.labels.ravel(), minlength=len(CLASSES)) / c.codes.size
