@@ -101,7 +101,7 @@ class Sizes:
         cores = os.cpu_count() or 2
         if device.type == "cuda":
             return cls(384, 128, 60_000, 26_000, max(1, cores - 2))
-        return cls(24, 8, 800, 500, cores)
+        return cls(24, 8, 3_000, 1_200, cores)
 
 
 # ---------------------------------------------------------------- the model
@@ -342,7 +342,7 @@ def train(out: Path, device: torch.device, *, minutes: float, photographs: Photo
         training.resume()
     at_first = kept.rows if device.type == "cpu" else 4 * sizes.scenes
     while len(kept) < at_first or words and len(kept_photographs) < sizes.photographs:
-        fill(training, stream, kept, kept_photographs, at_least=128)
+        fill(training, stream, kept, kept_photographs, at_least=512)
         log.info("%d scenes and %d photographs kept", len(kept), len(kept_photographs))
     if not numbers.exists():
         training.restart_clock()
