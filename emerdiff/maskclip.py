@@ -1,5 +1,4 @@
-"""MaskCLIP: text-aligned embeddings of a picture's patches, from any CLIP (Zhou, Loy and Dai, "Extract Free Dense Labels
-from CLIP", 2022).
+"""MaskCLIP: text-aligned embeddings of a picture's patches, from any CLIP (Zhou, Loy and Dai, ECCV 2022).
 
 In the last layer each patch keeps its own value instead of attending to the others. A CLIP sees its own square of a
 picture at a time: a window of its side slides over the picture by half a side, and where windows overlap, their

@@ -4,14 +4,13 @@ It is to say what each region shows, so it learns from words what is where, with
 a picture through windows of 48 x 48 pixels, each by itself: what a patch is cannot be learned from the far side of the
 picture. Drawn scenes come with the nouns of all that is seen in them, photographs with the words of their captions.
 
-1. Each patch of a scene is one of the things in the scene's list of nouns: the softmax over all nouns must fall on those.
+1. Each patch of a scene is one of the things in the scene's list of nouns: the softmax over all must fall on those.
 2. Each noun in the list is somewhere: the patches that fit it best must show it.
 3. A word of photographs' captions tells its photographs from others, by the patches that fit it best.
 
 Each noun is put in words anew at every step: a synonym in a template. Worker processes draw scenes; with a GPU, as long
 as training lasts, on a CPU all before it starts. Minutes are the processor's on a CPU, as in `train`. A checkpoint is
-written every 45 seconds, with the model so far, in half precision: OUT/clip, which `CLIPModel` and `AutoProcessor` load.
-The same command resumes.
+written every 45 seconds, and with it the model so far, in half precision: OUT/clip. The same command resumes.
 """
 
 import argparse
@@ -31,7 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from ..maskclip import dense_embeddings, patch_embeddings
+from ..imagetext import MEAN, STD, Clip
+from ..maskclip import patch_embeddings
+from ..naming import ImageText, names
 from .photographs import Photograph, Photographs, find_photographs
 from .pictures import FIRST_SEED, Store, Stream
 from .scenes import Scene, draw_scene
@@ -44,17 +45,16 @@ TEXT_WIDTH, TEXT_LAYERS, TEXT_LENGTH, VOCABULARY = 128, 3, 32, 2048
 ROOMS_SHARE, PORTRAITS_SHARE, PHOTOGRAPHS_SHARE = 0.25, 0.05, 0.3
 TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}", "a photo of the {}", "a picture of a {}", "a drawing of a {}")
 FREQUENT = 30  # photographs whose captions must have a word for it to be learned
-STOP_WORDS = frozenset(
-    "a about above across after air all along an and another any are area around as at away back background be behind "
-    "being below beside between both by camera can close course day do does doing down during each edge eyes face five "
-    "for four from front gets getting goes going group has have he her him his holding holds in inside into is it its "
-    "large lone look looking looks many middle nearby near next no of off older on one onto open or other others out "
-    "over past photo picture places plays poses posing set several she side six small smaller some someone something "
-    "stage takes taking that the their them there these they this three through to together top toward towards tries "
-    "trying two under up upside using very view waits wait watch watches way wearing wears what where which while whilst "
-    "who with young".split()
-)
-MEAN, STD = CLIPImageProcessor().image_mean, CLIPImageProcessor().image_std
+STOP_WORDS = """
+a about above across after air all along an and another any are area around as at away back background be behind
+being below beside between both by camera can close course day do does doing down during each edge eyes face
+five for four from front gets getting goes going group has have he her him his holding holds in inside into is
+it its large lone look looking looks many middle nearby near next no of off older on one onto open or other
+others out over past photo picture places plays poses posing set several she side six small smaller some someone
+something stage takes taking that the their them there these they this three through to together top toward
+towards tries trying two under up upside using very view waits wait watch watches way wearing wears what where
+which while whilst who with young
+"""
 UNSEEN = tuple((500_000 + i, "room" if i % 5 == 4 else None) for i in range(40))  # scenes that are scored
 
 log = logging.getLogger("emerdiff.miniature.train_clip")
@@ -78,7 +78,7 @@ def words_of(photograph: Photograph) -> tuple[str, ...]:
     """The words of all its captions, and of names of several words the whole name."""
     named = [c.lower().removeprefix("a photo of a ") for c in photograph.captions if c.startswith("a photo of a ")]
     words = re.findall(r"[a-z]+", " ".join(photograph.captions).lower())
-    return tuple(sorted(({*words} - STOP_WORDS) | {*named}))
+    return tuple(sorted(({*words} - {*STOP_WORDS.split()}) | {*named}))
 
 
 def frequent_words(photographs: Photographs) -> tuple[str, ...]:
@@ -201,7 +201,9 @@ def told_loss(logits: Tensor, told: Tensor) -> Tensor:
 class Training:
     """What training changes, and thus what a checkpoint holds."""
 
-    def __init__(self, out: Path, device: torch.device, minutes: float, words: tuple[str, ...], captions: Sequence[str]):
+    def __init__(
+        self, out: Path, device: torch.device, minutes: float, words: tuple[str, ...], captions: Sequence[str]
+    ):
         torch.manual_seed(0)
         self.out, self.device, self.minutes = out, device, minutes
         self.clip, self.tokenizer = new_clip(captions)
@@ -285,7 +287,10 @@ class Training:
         if photographs:
             pictures, told = torch.cat([pictures, photographs[0]]), photographs[1]
             used = told.any(0)
-            told, words = told[:, used], [word for word, is_used in zip(self.words, used.tolist(), strict=True) if is_used]
+            told, words = (
+                told[:, used],
+                [word for word, is_used in zip(self.words, used.tolist(), strict=True) if is_used],
+            )
         texts, same = self.phrases(words)
         with torch.autocast(self.device.type, torch.bfloat16):
             patches = cells(self.clip, augmented(pictures))
@@ -364,7 +369,9 @@ def train(out: Path, device: torch.device, *, minutes: float, photographs: Photo
             told_at, losses = now, []
         if now - saved_at > 45:
             training.save(stream.next_seed)
-            log.info("%.1f %% of regions got the right word", 100 * score(training.clip, training.tokenizer, unseen).mean())
+            log.info(
+                "%.1f %% of regions got the right word", 100 * score(training.clip, training.tokenizer, unseen).mean()
+            )
             saved_at = time.monotonic()
     training.save(stream.next_seed)
     stream.close()
@@ -375,33 +382,20 @@ def train(out: Path, device: torch.device, *, minutes: float, photographs: Photo
 # ---------------------------------------------------------------- the score
 
 
-@torch.no_grad()
 def score(clip: CLIPModel, tokenizer: CLIPTokenizer, scenes: Sequence[Scene]) -> np.ndarray:  # (regions,) bool
-    """Whether each true region over 2 % of its picture gets the right word, of 23, from the mean of its embeddings."""
-    return np.array([true == word for true, word in named(clip, tokenizer, scenes)])
+    """Whether each true region over 2 % of its picture gets the right word of 23, from the mean of its embeddings."""
+    return np.array([true == best for true, best in named(Clip("", clip, tokenizer, SIDE, MEAN, STD), scenes)])
 
 
-@torch.no_grad()
-def named(clip: CLIPModel, tokenizer: CLIPTokenizer, scenes: Sequence[Scene]) -> list[tuple[int, int]]:
-    """Of each such region: the index in WORDS of the true word, and of the one it gets."""
-    texts = [text_embeddings(clip, tokenizer, [f"a photo of a {one}" for one in word.split("|")]) for word in WORDS]
+def named(model: ImageText, scenes: Sequence[Scene]) -> list[tuple[int, int]]:
+    """Of each such region: the index in `WORDS` of the true word, and of the one that it gets."""
     pairs = []
     for scene in scenes:
-        found = region_embeddings(clip, scene)
-        for true, embedding in found.items():
-            pairs.append((true, int(np.argmax([(of @ embedding).max().item() for of in texts]))))
+        truth = WORD_OF_CLASS[scene.labels]
+        best = names(truth, model.embed(scene.image), WORDS, model, len(WORDS.groups)).best()
+        shares = np.bincount(truth.ravel(), minlength=len(best)) / truth.size
+        pairs += [(int(true), int(best[true])) for true in np.flatnonzero(shares > 0.02)]
     return pairs
-
-
-def region_embeddings(clip: CLIPModel, scene: Scene) -> dict[int, Tensor]:
-    """By the index of the true word in WORDS, the mean embedding, (d,), of each region over 2 % of the picture."""
-    pixels = image_processor()(scene.image, return_tensors="pt").pixel_values[0].to(clip.device, clip.dtype)
-    dense = dense_embeddings(clip, pixels)  # (h, w, d)
-    truth = torch.from_numpy(WORD_OF_CLASS[scene.labels])
-    masks = F.one_hot(truth.long(), len(WORDS)).permute(2, 0, 1).float().to(clip.device)  # (words, H, W)
-    parts = F.adaptive_avg_pool2d(masks, dense.shape[:2])
-    means = torch.einsum("khw,hwd->kd", parts, dense)
-    return {i: means[i] for i in range(len(WORDS)) if masks[i].mean() > 0.02}
 
 
 def main() -> None:
@@ -427,7 +421,9 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     share = PHOTOGRAPHS_SHARE if found else 0
-    train(arguments.out, torch.device(arguments.device), minutes=arguments.minutes, photographs=Photographs(found, share))
+    train(
+        arguments.out, torch.device(arguments.device), minutes=arguments.minutes, photographs=Photographs(found, share)
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..naming import Words
 from .scenes import CLASSES
 
 SYNONYMS = {  # the nouns of the drawn world, and what training calls them; the first is the usual one
@@ -71,5 +72,5 @@ PARTS = {  # the words that are scored, with synonyms, and the classes of drawn 
     "cupboard|bookcase": ("cupboard",),
     "painting": ("painting",),
 }
-WORDS = tuple(PARTS)
+WORDS = Words.of(PARTS)
 WORD_OF_CLASS = np.array([[name in parts for parts in PARTS.values()].index(True) for name in CLASSES])  # (34,)

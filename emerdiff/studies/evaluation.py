@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..errors import in_a_line
+from ..masks import pooled
 from ..pipeline import EmerDiffPipeline
 from ..settings import Settings
 from . import scoring
@@ -128,7 +129,7 @@ def _score(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, n
 def _learn(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, num_classes: int) -> dict:
     """Saves the sums of the features of each class's pixels."""
     features = pipe.features(image, evaluation.settings)
-    sums, pixels = scoring.pooled(truth.astype(int), features, num_classes)
+    sums, pixels = pooled(truth.astype(int), features, num_classes)
     present = np.flatnonzero(pixels)
     _save(file, {"classes": present, "sums": sums[present], "pixels": pixels[present]})
     return {"classes": len(present)}
