@@ -3,8 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,15 +13,18 @@ from tqdm import tqdm
 from . import __version__
 from .errors import in_a_line
 from .filenames import distinct_stems, printable
+from .imagetext import MAP, load_image_text
 from .inspecting import described, inspect
 from .loading import MINIATURE, best_device, fast_dtype, without_weights
-from .options import add_dtype, add_model, add_settings, open_folder, open_model
+from .naming import Names, name_segments
+from .options import add_dtype, add_model, add_settings, open_folder, open_model, words_of
 from .pipeline import EmerDiffPipeline
 from .progress import Progress
+from .segmentation import Segmentation
 from .settings import Settings
 from .studies import commands as studies
 from .terminal import Unfailing, say
-from .writing import ENDINGS, Identity, check_place, identity, write
+from .writing import Identity, check_place, identity, write
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     add_model(segmenting)
     add_dtype(segmenting)
     add_settings(segmenting)
+    naming = segmenting.add_argument_group("names")
+    told = 'words between commas, such as "sky,tree,sofa|couch", or a text file of them: names for the segments'
+    naming.add_argument("--words", type=words_of, metavar="WORDS", help=f"{told}; a COCO file is then written as well")
+    by = f"what tells names: {MINIATURE!r} (default), the Hub id or folder of a CLIP, or a map of one picture, an .npz"
+    naming.add_argument("--name-model", metavar="MODEL", help=by)
     segmenting.set_defaults(command=_segment)
     told = "say what a checkpoint is and what a run with it needs, or why it is refused; no weights are read"
     inspecting = commands.add_parser("inspect", help=told)
@@ -70,8 +79,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _segment(options: argparse.Namespace) -> int:
+    if options.name_model and not options.words:
+        raise ValueError("--name-model needs --words: the words to choose names from")
+    if str(options.name_model).endswith(MAP) and len(options.images) > 1:
+        raise ValueError(f"{options.name_model} is a map of one picture, but there are {len(options.images)} pictures")
     pipe, settings = open_model(options)
-    return segment(pipe, settings, options.images, options.out)
+    model = load_image_text(options.name_model or MINIATURE, device=pipe.unet.device) if options.words else None
+    name = partial(name_segments, words=options.words, model=model) if model else None
+    return segment(pipe, settings, options.images, options.out, name)
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -81,10 +96,16 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def segment(pipe: EmerDiffPipeline, settings: Settings, images: Sequence[Path], out: Path) -> int:
+Name = Callable[[Segmentation], Names]
+
+
+def segment(
+    pipe: EmerDiffPipeline, settings: Settings, images: Sequence[Path], out: Path, name: Name | None = None
+) -> int:
     """Writes the segments of each picture to the folder `out`; returns 1 if a picture failed, and 0 otherwise.
 
-    Whatever goes wrong with a picture is reported, and the others are still segmented.
+    `name`, if given, tells what they show. Whatever goes wrong with a picture is reported, and the others are still
+    segmented.
     """
     open_folder(out)
     distinct = {(os.path.realpath(path.parent), path.name): path for path in images}
@@ -92,7 +113,7 @@ def segment(pipe: EmerDiffPipeline, settings: Settings, images: Sequence[Path], 
     pictures = {found for path in paths if (found := identity(path))}
     for path, stem in zip(paths, distinct_stems([path.name for path in paths]), strict=True):
         try:
-            _segment_one(pipe, settings, path, out, stem, pictures)
+            _segment_one(pipe, settings, path, out, stem, pictures, name)
         except Exception as error:
             failed += 1
             say(f"{path}: {in_a_line(error)}", file=sys.stderr)
@@ -102,7 +123,13 @@ def segment(pipe: EmerDiffPipeline, settings: Settings, images: Sequence[Path], 
 
 
 def _segment_one(
-    pipe: EmerDiffPipeline, settings: Settings, path: Path, out: Path, stem: str, pictures: Collection[Identity]
+    pipe: EmerDiffPipeline,
+    settings: Settings,
+    path: Path,
+    out: Path,
+    stem: str,
+    pictures: Collection[Identity],
+    name: Name | None,
 ) -> None:
     if path.exists() and not path.is_file():
         raise ValueError("this is a folder or a device, not a picture")
@@ -111,8 +138,11 @@ def _segment_one(
         result = pipe(path, settings, progress=lambda event: _show(bar, event))
     for note in result.notes:
         say(f"{path}: {note}", file=sys.stderr)
-    write(result, out, stem, picture=printable(path.name), pictures=pictures)
-    say(f"{path} -> {out / stem}{', '.join(ENDINGS)}")
+    names = name(result) if name else None
+    endings = write(result, out, stem, picture=printable(path.name), pictures=pictures, names=names)
+    say(f"{path} -> {out / stem}{', '.join(endings)}")
+    if names:
+        say(*(f"  {i}: {told}" for i in range(settings.num_segments) if (told := names.told(i))))
 
 
 def _show(bar: tqdm, event: Progress) -> None:

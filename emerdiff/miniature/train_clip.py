@@ -10,7 +10,8 @@ picture. Drawn scenes come with the nouns of all that is seen in them, photograp
 
 Each noun is put in words anew at every step: a synonym in a template. Worker processes draw scenes; with a GPU, as long
 as training lasts, on a CPU all before it starts. Minutes are the processor's on a CPU, as in `train`. A checkpoint is
-written every 45 seconds, and with it the model so far, in half precision: OUT/clip. The same command resumes.
+written every 45 seconds, or on a CPU every five minutes, and with it the model so far, in half precision: OUT/clip. The
+same command resumes.
 """
 
 import argparse
@@ -95,13 +96,14 @@ class Sizes:
     kept_scenes: int
     kept_photographs: int
     workers: int
+    saved_every: float  # seconds
 
     @classmethod
-    def of(cls, device: torch.device, photographs: Photographs) -> "Sizes":
+    def of(cls, device: torch.device) -> "Sizes":
         cores = os.cpu_count() or 2
         if device.type == "cuda":
-            return cls(384, 128, 60_000, 26_000, max(1, cores - 2))
-        return cls(24, 8, 3_000, 1_200, cores)
+            return cls(384, 128, 60_000, 26_000, max(1, cores - 2), 45)
+        return cls(24, 8, 3_000, 1_200, cores, 300)
 
 
 # ---------------------------------------------------------------- the model
@@ -327,7 +329,7 @@ def fill(training: Training, stream: Stream, scenes: Store, photographs: Store, 
 def train(out: Path, device: torch.device, *, minutes: float, photographs: Photographs) -> None:
     """Train, or continue to train, for `minutes` in all; the result is OUT/clip."""
     out.mkdir(parents=True, exist_ok=True)
-    sizes = Sizes.of(device, photographs)
+    sizes = Sizes.of(device)
     numbers = out / "checkpoint-numbers.pt"
     next_seed = torch.load(numbers)["next_seed"] if numbers.exists() else FIRST_SEED
     stream = Stream(next_seed, DRAWN_SIDE, photographs, workers=sizes.workers, ahead=4096, draw=draw)
@@ -367,7 +369,7 @@ def train(out: Path, device: torch.device, *, minutes: float, photographs: Photo
             speed, counts = len(losses) / (now - told_at), (len(kept), len(kept_photographs))
             log.info(line, 100 * training.share, training.step, of_scenes, of_photographs, speed, *counts)
             told_at, losses = now, []
-        if now - saved_at > 45:
+        if now - saved_at > sizes.saved_every:
             training.save(stream.next_seed)
             log.info(
                 "%.1f %% of regions got the right word", 100 * score(training.clip, training.tokenizer, unseen).mean()
