@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from .checking import check_tokenizer
 from .errors import in_a_line
 from .files import check_weights, explained, read_json, read_network, read_tokenizer
 from .loading import MINIATURE, best_device, reason
@@ -207,6 +208,7 @@ def _read(model: str | Path, dtype: torch.dtype) -> Clip:
         folder = _download(str(model), (*SMALL_FILES, "model*.safetensors"))
     check_weights(folder, CLIPModel)
     clip = read_network(folder, CLIPModel, dtype).eval()
+    check_tokenizer(tokenizer, clip.text_model, "")
     sees = _processor(folder)
     size = sees.get("size", of_vision.image_size)
     size = size if isinstance(size, int) else size.get("shortest_edge", of_vision.image_size)
