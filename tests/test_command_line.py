@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -89,6 +89,50 @@ def test_what_is_written_is_what_the_pipeline_returns(run, small, ending):
     assert sum(segment["naive_share"] for segment in segments) == pytest.approx(1, abs=1e-5)
 
 
+def test_names_go_into_the_summary_and_a_coco_file_and_go_with_them(capsys, checkpoint, picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    scores = np.zeros((4, 6, 3), np.float32)
+    scores[:, :3, 0], scores[:, 3:, 2] = 9, 9
+    np.savez(tmp_path / "map.npz", scores=scores, words=np.array(["sea", "house", "tree"]))
+    (tmp_path / "words.txt").write_text("tree\nsea|house\n")
+    command = ["segment", tmp_path / "a.png", "--out", tmp_path, "--model", checkpoint, "--device", "cpu", *QUICK]
+    named = ["--words", tmp_path / "words.txt", "--name-model", tmp_path / "map.npz"]
+    status, out, err = called(capsys, *command, *named)
+    assert (status, err) == (0, "") and "a_labels.png, _overlay.png, .json, _coco.json\n" in out
+    summary, coco = (strict((tmp_path / name).read_text()) for name in ("a.json", "a_coco.json"))
+    assert summary["words"] == ["tree", "sea"]
+    segments = {one["segment"]: one for one in summary["segments"] if one["share"]}
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    assert coco["annotations"] and segments
+    for annotation in coco["annotations"]:
+        i = annotation["id"] % 256
+        name = segments[i]["name"]
+        assert names[annotation["category_id"]] == (name or f"Unnamed segment {i}")
+        told = [one["word"] for one in segments[i]["words"]]
+        assert sorted(told) == ["sea", "tree"] and (name is None or name == told[0])
+        assert f"  {i}: {name or 'unsure: ' + ' or '.join(told)}\n" in out
+    status, out, err = called(capsys, *command)  # without words, the old names would be those of other segments
+    assert (status, err) == (0, "") and not (tmp_path / "a_coco.json").exists()
+    (tmp_path / "a_coco.json").write_text("{}")
+    status, out, err = called(capsys, *command)
+    assert status == 1 and "a_coco.json already exists and was not written by this program" in err
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--name-model", "map.npz"], "--name-model needs --words"),
+        (["--words", "a,b", "--name-model", "map.npz"], "is a map of one picture, but there are 2 pictures"),
+        (["--words", "sky"], "give at least two words, since a name is a choice between words: there is only 'sky'"),
+        (["--words", "sky,sky"], "'sky' is there twice"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused_before_any_work(capsys, options, expected):
+    with suppress(SystemExit):  # of the parser, for values
+        main(["segment", "a.png", "b.png", "--out", "out", "--model", "none", *options])
+    assert expected in capsys.readouterr().err
+
+
 def test_a_summary_is_strict_json_even_where_a_segment_has_no_pixel(small, picture):
     result = small(picture, quick())
     result.labels[:] = 1
@@ -115,7 +159,7 @@ def test_one_good_picture_gives_status_0_under_its_plain_name(capsys, checkpoint
         (["--num-segments", "1"], "num_segments must be a whole number from 2 to 256, not 1"),
         (["--strength", "nan"], "strength must be a number from 0 to 1000, not nan"),
         (["--smoothing", "much"], "smoothing must be a number from 0 to 20, not 'much'"),
-        (["--kmeans-n-init", "2.5"], 'kmeans_n_init must be a whole number from 1 to 1000, not 2.5'),
+        (["--kmeans-n-init", "2.5"], "kmeans_n_init must be a whole number from 1 to 1000, not 2.5"),
     ],
 )
 def test_a_bad_setting_gives_status_1_and_its_range(capsys, checkpoint, tmp_path, option, expected):
