@@ -2,7 +2,8 @@
 
 It is to say what each region shows, so it learns from words what is where, without labels of pixels or regions. It sees
 a picture through windows of 48 x 48 pixels, each by itself: what a patch is cannot be learned from the far side of the
-picture. Drawn scenes come with the nouns of all that is seen in them, photographs with the words of their captions.
+picture. Drawn scenes, and details of them, come with the nouns of all that is seen there; photographs with the words of
+their captions.
 
 1. Each patch of a scene is one of the things in the scene's list of nouns: the softmax over all must fall on those.
 2. Each noun in the list is somewhere: the patches that fit it best must show it.
@@ -36,15 +37,16 @@ from ..maskclip import patch_embeddings
 from ..naming import ImageText, names
 from .photographs import Photograph, Photographs, find_photographs
 from .pictures import FIRST_SEED, Store, Stream
-from .scenes import Scene, draw_scene
+from .scenes import Scene, draw_scene, draw_views
 from .words import SYNONYMS, WORD_OF_CLASS, WORDS
 
 SIDE, WINDOW, PATCH = 144, 48, 8  # of pictures in training, of what the model sees at once, of its patches; in pixels
 DRAWN_SIDE = 160  # pictures are kept so, and cropped at random
 WIDTH, LAYERS, HEADS = 192, 7, 6
 TEXT_WIDTH, TEXT_LAYERS, TEXT_LENGTH, VOCABULARY = 128, 3, 32, 2048
-ROOMS_SHARE, PORTRAITS_SHARE, PHOTOGRAPHS_SHARE = 0.25, 0.05, 0.3
+ROOMS_SHARE, PORTRAITS_SHARE, PHOTOGRAPHS_SHARE = 0.25, 0.05, 0.4
 TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}", "a photo of the {}", "a picture of a {}", "a drawing of a {}")
+DETAILS = 3  # of each scene, besides the whole
 FREQUENT = 30  # photographs whose captions must have a word for it to be learned
 STOP_WORDS = """
 a about above across after air all along an and another any are area around as at away back background be behind
@@ -64,15 +66,21 @@ log = logging.getLogger("emerdiff.miniature.train_clip")
 # ---------------------------------------------------------------- what is learned from
 
 
-def draw(turn: tuple[int, Photograph | None], side: int) -> tuple[np.ndarray, tuple[str, ...], bool]:
-    """Picture (side, side, 3) uint8 of a training seed, the words for it, and whether it is a photograph."""
+@dataclass(frozen=True)
+class Shown:
+    picture: np.ndarray  # (side, side, 3) uint8
+    words: tuple[str, ...]
+    is_photograph: bool
+
+
+def draw(turn: tuple[int, Photograph | None], side: int) -> list[Shown]:
+    """The pictures of a training seed: a photograph, or a scene and details of it."""
     seed, photograph = turn
     if photograph:
-        return photograph.draw(seed, side)[0], words_of(photograph), True
+        return [Shown(photograph.draw(seed, side)[0], words_of(photograph), True)]
     at = np.random.default_rng([seed, 0]).random()
     kind = "room" if at < ROOMS_SHARE else "portrait" if at < ROOMS_SHARE + PORTRAITS_SHARE else None
-    scene = draw_scene(seed, side, kind)
-    return scene.image, scene.nouns, False
+    return [Shown(view.image, view.nouns, False) for view in draw_views(seed, side, kind, DETAILS)]
 
 
 def words_of(photograph: Photograph) -> tuple[str, ...]:
@@ -102,8 +110,8 @@ class Sizes:
     def of(cls, device: torch.device) -> "Sizes":
         cores = os.cpu_count() or 2
         if device.type == "cuda":
-            return cls(384, 128, 60_000, 26_000, max(1, cores - 2), 45)
-        return cls(24, 8, 3_000, 1_200, cores, 300)
+            return cls(384, 128, 60_000, 12_000, max(1, cores - 2), 45)
+        return cls(24, 8, 4_000, 800, cores, 300)
 
 
 # ---------------------------------------------------------------- the model
@@ -152,7 +160,7 @@ def augmented(pictures: Tensor) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, device=device)
 
-    zoom = uniform(0.6, 1.0)
+    zoom = uniform(0.75, 1.0)
     flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     theta = torch.zeros(count, 2, 3, device=device)
     theta[:, 0, 0], theta[:, 1, 1] = zoom * flip, zoom * uniform(0.87, 1).clamp(max=1)
@@ -318,12 +326,13 @@ class Training:
 def fill(training: Training, stream: Stream, scenes: Store, photographs: Store, at_least: int = 0) -> None:
     """Keep what has been drawn, and wait for at least so many."""
     room = scenes.rows - len(scenes)
-    for shown in [stream.take(min(2048, room), at_least=min(at_least, room))] if room else []:
-        for store, is_photograph, words in ((scenes, False, training.nouns), (photographs, True, training.words)):
-            some = [picture for picture in shown if picture[2] == is_photograph][: store.rows - len(store)]
-            if some:
-                pixels = torch.from_numpy(np.stack([pixels for pixels, _, _ in some]))
-                store.add(pixels, training.multi_hot([of for _, of, _ in some], words))
+    turns = stream.take(min(512, room), at_least=min(at_least, room)) if room else []
+    shown = [one for turn in turns for one in turn]
+    for store, are_photographs, words in ((scenes, False, training.nouns), (photographs, True, training.words)):
+        some = [one for one in shown if one.is_photograph == are_photographs][: store.rows - len(store)]
+        if some:
+            pixels = torch.from_numpy(np.stack([one.picture for one in some]))
+            store.add(pixels, training.multi_hot([one.words for one in some], words))
 
 
 def train(out: Path, device: torch.device, *, minutes: float, photographs: Photographs) -> None:
@@ -332,7 +341,7 @@ def train(out: Path, device: torch.device, *, minutes: float, photographs: Photo
     sizes = Sizes.of(device)
     numbers = out / "checkpoint-numbers.pt"
     next_seed = torch.load(numbers)["next_seed"] if numbers.exists() else FIRST_SEED
-    stream = Stream(next_seed, DRAWN_SIDE, photographs, workers=sizes.workers, ahead=4096, draw=draw)
+    stream = Stream(next_seed, DRAWN_SIDE, photographs, workers=sizes.workers, ahead=1024, draw=draw)
     unseen = [draw_scene(seed, 256, kind) for seed, kind in UNSEEN]
     told = [caption for photograph in photographs.found for caption in photograph.captions]
     drawn = [draw_scene(FIRST_SEED + i, 32).caption for i in range(200)]
@@ -349,7 +358,7 @@ def train(out: Path, device: torch.device, *, minutes: float, photographs: Photo
         training.resume()
     at_first = kept.rows if device.type == "cpu" else 4 * sizes.scenes
     while len(kept) < at_first or words and len(kept_photographs) < sizes.photographs:
-        fill(training, stream, kept, kept_photographs, at_least=512)
+        fill(training, stream, kept, kept_photographs, at_least=128)
         log.info("%d scenes and %d photographs kept", len(kept), len(kept_photographs))
     if not numbers.exists():
         training.restart_clock()

@@ -39,12 +39,13 @@ def describe(c: Canvas, rng) -> str:
     return str(rng.choice(indoors if c.indoors else outdoors))
 
 
-def nouns(c: Canvas) -> tuple[str, ...]:
-    """What objects that take up 0.4 % of the frame or more are called, the largest first."""
-    pixels = np.bincount(c.objects.ravel(), minlength=len(c.tags))
+def nouns(c: Canvas, window: tuple[slice, slice] = np.s_[:, :]) -> tuple[str, ...]:
+    """What objects that take up 0.4 % of a window of the frame or more are called, the largest first."""
+    seen = c.objects[window]
+    pixels = np.bincount(seen.ravel(), minlength=len(c.tags))
     shares: dict[str, float] = {}
     for (_, noun, _), count in zip(c.tags, pixels, strict=True):
-        shares[noun] = shares.get(noun, 0) + count / c.codes.size
+        shares[noun] = shares.get(noun, 0) + count / seen.size
     return tuple(noun for noun in sorted(shares, key=lambda noun: -shares[noun]) if shares[noun] >= 0.004)
 
 
