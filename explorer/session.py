@@ -301,8 +301,9 @@ class Session:
             raise ValueError("no two segments have the same name: name the segments first, or use other words")
         if len(self.ids) - sum(len(ids) - 1 for ids in self.namesakes) < 2:
             raise ValueError("at least two segments must be left, but all of them have the same name")
-        own = {min(ids): self.edits.names[i] for ids in self.namesakes for i in sorted(ids) if i in self.edits.names}
-        return self._edited(merged=(*self.edits.merged, *self.namesakes), names={**self.edits.names, **own})
+        names = self.edits.names
+        own = {min(ids): names[min(i for i in ids if i in names)] for ids in self.namesakes if ids & names.keys()}
+        return self._edited(merged=(*self.edits.merged, *self.namesakes), names={**names, **own})
 
     def hide(self, ids: Iterable[int]) -> "Session":
         """Hide the segments, or show them again if all of them are hidden."""
