@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from .world.canvas import Canvas
-from .world.captions import describe, nouns
+from .world.captions import amounts, describe
 from .world.film import develop
 from .world.layouts import KINDS, LAYOUTS, SEEDED
 from .world.materials import CLASSES
@@ -26,10 +26,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class View:
-    """image (side, side, 3) uint8 RGB: a scene, or a detail of it; nouns: what is seen there, the largest first."""
+    """image (side, side, 3) uint8 RGB: a scene, or a detail of it.
+
+    amounts: what is seen there, the largest first, and how much of each, in a word: "most", "much", "some" and so on.
+    """
 
     image: np.ndarray
-    nouns: tuple[str, ...]
+    amounts: dict[str, str]
 
 
 def draw_scene(seed: int, size: int = 512, kind: str | None = None) -> Scene:
@@ -41,7 +44,7 @@ def draw_scene(seed: int, size: int = 512, kind: str | None = None) -> Scene:
 def draw_views(seed: int, side: int, kind: str | None, details: int) -> tuple[View, ...]:
     """The scene of a seed, drawn at twice the side, and random squares of it, each shrunk or enlarged to the side.
 
-    A caption names only some of what is seen; here all is named, and of a detail, only what is seen in it.
+    A caption names only some of what is seen; here all is named, and of a detail, all that is seen in it.
     """
     c, image, rng = _drawn(seed, 2 * side, kind)
     views = []
@@ -50,7 +53,7 @@ def draw_views(seed: int, side: int, kind: str | None, details: int) -> tuple[Vi
         y, x = rng.integers(0, 2 * side - cut + 1, 2)
         window = np.s_[y : y + cut, x : x + cut]
         square = Image.fromarray(image[window]).resize((side, side), Image.Resampling.LANCZOS)
-        views.append(View(np.asarray(square), nouns(c, window)))
+        views.append(View(np.asarray(square), amounts(c, window)))
     return tuple(views)
 
 

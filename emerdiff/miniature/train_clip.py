@@ -2,12 +2,17 @@
 
 It is to say what each region shows, so it learns from words what is where, without labels of pixels or regions. It sees
 a picture through windows of 48 x 48 pixels, each by itself: what a patch is cannot be learned from the far side of the
-picture. Drawn scenes, and details of them, come with the nouns of all that is seen there; photographs with the words of
-their captions.
+picture. Drawn scenes, and details of them, come with a list of all that is seen there and how much of it there is, in
+words ("most of it sky, some house, a trace of fence"); photographs with the words of their captions.
 
-1. Each patch of a scene is one of the things in the scene's list of nouns: the softmax over all must fall on those.
-2. Each noun in the list is somewhere: the patches that fit it best must show it.
-3. A word of photographs' captions tells its photographs from others, by the patches that fit it best.
+1. Each patch of a scene is one of the things in its list: the softmax over all nouns must fall on those.
+2. Together the patches show as much of each thing as the list says. Without this, what is in most lists, such as the
+   sky, is seen everywhere.
+3. Each thing in the list is somewhere: the patches that fit it best must show it.
+4. A word of photographs' captions tells its photographs from others, by the patches that fit it best.
+
+A rectangle of half of the scenes is replaced by that of another scene, with that one's list: so a patch is known by
+itself, and not by what is beside it.
 
 Each noun is put in words anew at every step: a synonym in a template. Worker processes draw scenes; with a GPU, as long
 as training lasts, on a CPU all before it starts. Minutes are the processor's on a CPU, as in `train`. A checkpoint is
@@ -41,11 +46,13 @@ from .scenes import Scene, draw_scene, draw_views
 from .words import SYNONYMS, WORD_OF_CLASS, WORDS
 
 SIDE, WINDOW, PATCH = 144, 48, 8  # of pictures in training, of what the model sees at once, of its patches; in pixels
+CELLS = SIDE // PATCH  # in a row
 DRAWN_SIDE = 160  # pictures are kept so, and cropped at random
 WIDTH, LAYERS, HEADS = 192, 7, 6
 TEXT_WIDTH, TEXT_LAYERS, TEXT_LENGTH, VOCABULARY = 128, 3, 32, 2048
 ROOMS_SHARE, PORTRAITS_SHARE, PHOTOGRAPHS_SHARE = 0.25, 0.05, 0.4
 TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}", "a photo of the {}", "a picture of a {}", "a drawing of a {}")
+SHARES = {"most": 0.7, "much": 0.35, "some": 0.16, "little": 0.06, "a trace": 0.015}  # about what the words mean
 DETAILS = 3  # of each scene, besides the whole
 FREQUENT = 30  # photographs whose captions must have a word for it to be learned
 STOP_WORDS = """
@@ -69,7 +76,7 @@ log = logging.getLogger("emerdiff.miniature.train_clip")
 @dataclass(frozen=True)
 class Shown:
     picture: np.ndarray  # (side, side, 3) uint8
-    words: tuple[str, ...]
+    words: dict[str, float]  # and about which share of the picture each takes up; 1 for all words of photographs
     is_photograph: bool
 
 
@@ -77,10 +84,11 @@ def draw(turn: tuple[int, Photograph | None], side: int) -> list[Shown]:
     """The pictures of a training seed: a photograph, or a scene and details of it."""
     seed, photograph = turn
     if photograph:
-        return [Shown(photograph.draw(seed, side)[0], words_of(photograph), True)]
+        return [Shown(photograph.draw(seed, side)[0], dict.fromkeys(words_of(photograph), 1.0), True)]
     at = np.random.default_rng([seed, 0]).random()
     kind = "room" if at < ROOMS_SHARE else "portrait" if at < ROOMS_SHARE + PORTRAITS_SHARE else None
-    return [Shown(view.image, view.nouns, False) for view in draw_views(seed, side, kind, DETAILS)]
+    views = draw_views(seed, side, kind, DETAILS)
+    return [Shown(view.image, {noun: SHARES[word] for noun, word in view.amounts.items()}, False) for view in views]
 
 
 def words_of(photograph: Photograph) -> tuple[str, ...]:
@@ -144,6 +152,10 @@ def new_clip(captions: Sequence[str]) -> tuple[CLIPModel, CLIPTokenizer]:
     return CLIPModel(config), tokenizer
 
 
+def read_clip(folder: Path) -> tuple[CLIPModel, CLIPTokenizer]:
+    return CLIPModel.from_pretrained(folder, dtype=torch.float32), CLIPTokenizer.from_pretrained(folder)
+
+
 def image_processor() -> CLIPImageProcessor:
     return CLIPImageProcessor(size={"shortest_edge": SIDE}, do_center_crop=False)
 
@@ -173,30 +185,55 @@ def augmented(pictures: Tensor) -> Tensor:
 
 
 def cells(clip: CLIPModel, pictures: Tensor) -> Tensor:
-    """Embeddings of all patches in windows side by side: (b, 3, SIDE, SIDE) -> (b, patches, d), of length 1."""
+    """Embeddings of all patches in windows side by side, of length 1: (b, 3, SIDE, SIDE) -> (b, CELLS, CELLS, d)."""
     windows = pictures.unfold(2, WINDOW, WINDOW).unfold(3, WINDOW, WINDOW)  # (b, 3, rows, columns, WINDOW, WINDOW)
-    windows = windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous()
-    return F.normalize(patch_embeddings(clip, windows).float().reshape(len(pictures), -1, 128), dim=-1)
+    count, _, rows, columns, *_ = windows.shape
+    patches = patch_embeddings(clip, windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous()).float()
+    patches = patches.unflatten(0, (count, rows, columns)).transpose(2, 3)  # (b, rows, h, columns, w, d)
+    return F.normalize(patches.reshape(count, CELLS, CELLS, -1), dim=-1)
+
+
+def pasted(pictures: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Half of the pictures with a rectangle of others: pictures (b, 3, SIDE, SIDE), shares (b, nouns).
+
+    Returns also which nouns may be seen in each patch, (b, CELLS, CELLS, nouns) bool, and about which shares in all.
+    """
+    half = len(pictures) // 2
+    pictures, may = pictures.clone(), (shares > 0)[:, None, None].repeat(1, CELLS, CELLS, 1)
+    high, wide = torch.randint(CELLS // 4, 3 * CELLS // 4, (2,)).tolist()
+    top, left = (int(torch.randint(CELLS - size + 1, ())) for size in (high, wide))
+    rows, columns = slice(top, top + high), slice(left, left + wide)
+    of_rows, of_columns = (slice(of.start * PATCH, of.stop * PATCH) for of in (rows, columns))
+    pictures[:half, :, of_rows, of_columns] = pictures[half : 2 * half, :, of_rows, of_columns]
+    may[:half, rows, columns] = may[half : 2 * half, rows, columns]
+    part = high * wide / CELLS**2
+    mixed = torch.cat([(1 - part) * shares[:half] + part * shares[half : 2 * half], shares[half:]])
+    return pictures, may, mixed
 
 
 # ---------------------------------------------------------------- the losses
 
 
-def listed_loss(logits: Tensor, listed: Tensor) -> Tensor:
-    """Scenes' patches and nouns: logits (b, patches, nouns), listed (b, nouns) whether the scene's list has it.
+def listed_loss(logits: Tensor, may: Tensor, shares: Tensor) -> Tensor:
+    """Scenes' patches and nouns: logits and may (b, h, w, nouns), shares (b, nouns), which add up to 1.
 
-    Every patch is one of the listed, and every listed noun is somewhere, in a hundredth of the patches.
+    Every patch is one of the nouns that it may be, all patches together show each noun as much as its share, and every
+    listed noun is somewhere, in a hundredth of the patches.
     """
     log_p = logits.log_softmax(-1)
-    of_list = log_p.masked_fill(~listed[:, None], -torch.inf).logsumexp(-1).clamp(min=-8).mean()
-    most = max(1, logits.shape[1] // 100)
-    seen = log_p.topk(most, dim=1).values.logsumexp(1) - math.log(most)  # (b, nouns)
-    return -of_list - seen[listed].clamp(min=-8).mean()
+    of_list = -log_p.masked_fill(~may, -torch.inf).logsumexp(-1).clamp(min=-8).mean()
+    flat, listed = log_p.flatten(1, 2), shares > 0
+    all_together = flat.logsumexp(1) - math.log(flat.shape[1])  # (b, nouns)
+    as_much = (shares * (shares.clamp(min=1e-6).log() - all_together)).sum(1).mean()
+    most = max(1, flat.shape[1] // 100)
+    seen = flat.topk(most, dim=1).values.logsumexp(1) - math.log(most)
+    return of_list + as_much - 0.3 * seen[listed].clamp(min=-8).mean()
 
 
 def told_loss(logits: Tensor, told: Tensor) -> Tensor:
-    """Photographs' patches and words: logits (b, patches, words), told (b, words) whether its captions have it."""
-    scores = 2 * ((logits / 2).logsumexp(1) - math.log(logits.shape[1]))  # (b, words)
+    """Photographs' patches and words: logits (b, h, w, words), told (b, words) whether its captions have it."""
+    flat = logits.flatten(1, 2)
+    scores = 2 * ((flat / 2).logsumexp(1) - math.log(flat.shape[1]))  # (b, words)
 
     def found(dim: int) -> Tensor:
         of_told = scores.masked_fill(~told, -torch.inf).logsumexp(dim) - scores.logsumexp(dim)
@@ -212,11 +249,18 @@ class Training:
     """What training changes, and thus what a checkpoint holds."""
 
     def __init__(
-        self, out: Path, device: torch.device, minutes: float, words: tuple[str, ...], captions: Sequence[str]
-    ):
+        self,
+        out: Path,
+        device: torch.device,
+        minutes: float,
+        words: tuple[str, ...],
+        captions: Sequence[str],
+        start: Path | None = None,
+    ) -> None:
+        """`start`: the folder of a finished model of the same shape to start from; None for a new one."""
         torch.manual_seed(0)
         self.out, self.device, self.minutes = out, device, minutes
-        self.clip, self.tokenizer = new_clip(captions)
+        self.clip, self.tokenizer = new_clip(captions) if start is None else read_clip(start)
         if (out / "tokenizer").exists():  # learned again, equally frequent pairs could get other numbers
             self.tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
         self.tokenizer.save_pretrained(out / "tokenizer")
@@ -270,12 +314,8 @@ class Training:
         half.save_pretrained(self.out / "clip")
         CLIPProcessor(image_processor(), self.tokenizer).save_pretrained(self.out / "clip")
 
-    def multi_hot(self, of: Sequence[Sequence[str]], words: Sequence[str]) -> Tensor:  # (n, words) bool
-        at = {word: i for i, word in enumerate(words)}
-        hot = torch.zeros(len(of), len(words), dtype=torch.bool)
-        for row, said in zip(hot, of, strict=True):
-            row[[at[word] for word in said if word in at]] = True
-        return hot
+    def table(self, of: Sequence[dict[str, float]], words: Sequence[str]) -> Tensor:  # (n, words)
+        return torch.tensor([[said.get(word, 0.0) for word in words] for said in of])
 
     def phrases(self, words: Sequence[str]) -> tuple[list[str], Tensor]:
         """A text for each noun and then for each word, and which nouns got the same text, (nouns, nouns)."""
@@ -293,26 +333,29 @@ class Training:
 
     def learn(self, scenes: list[Tensor], photographs: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """One step; the losses of scenes and photographs."""
-        (pictures, listed), told, words = scenes, None, []
+        (pictures, shares), told, words = scenes, None, []
+        x, count = augmented(pictures), len(pictures)
         if photographs:
-            pictures, told = torch.cat([pictures, photographs[0]]), photographs[1]
+            x, told = torch.cat([x, augmented(photographs[0])]), photographs[1]
             used = told.any(0)
             told, words = (
                 told[:, used],
                 [word for word, is_used in zip(self.words, used.tolist(), strict=True) if is_used],
             )
         texts, same = self.phrases(words)
+        same = same.to(self.device).float()
+        shares = shares.float() @ same / same.sum(0)  # nouns with the same text share what they have
+        x[:count], may, shares = pasted(x[:count], shares / shares.sum(1, keepdim=True).clamp(min=1e-6))
         with torch.autocast(self.device.type, torch.bfloat16):
-            patches = cells(self.clip, augmented(pictures))
+            patches = cells(self.clip, x)
             phrases = text_embeddings(self.clip, self.tokenizer, texts)
         scale, nouns = self.clip.logit_scale.exp().clamp(max=50), len(self.nouns)
         with torch.autocast(self.device.type, enabled=False):
-            listed = (listed.float() @ same.to(self.device).float()) > 0
-            of_scenes = listed_loss(scale * patches[: len(listed)] @ phrases[:nouns].T, listed)
+            of_scenes = listed_loss(scale * patches[:count] @ phrases[:nouns].T, may, shares)
             of_photographs = torch.zeros_like(of_scenes)
             if told is not None:
-                of_photographs = told_loss(scale * patches[len(listed) :] @ phrases[nouns:].T, told)
-            loss = of_scenes + of_photographs
+                of_photographs = told_loss(scale * patches[count:] @ phrases[nouns:].T, told)
+            loss = of_scenes + 0.5 * of_photographs
         self.clip.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.clip.parameters(), 1.0)
@@ -332,26 +375,28 @@ def fill(training: Training, stream: Stream, scenes: Store, photographs: Store, 
         some = [one for one in shown if one.is_photograph == are_photographs][: store.rows - len(store)]
         if some:
             pixels = torch.from_numpy(np.stack([one.picture for one in some]))
-            store.add(pixels, training.multi_hot([one.words for one in some], words))
+            store.add(pixels, training.table([one.words for one in some], words))
 
 
-def train(out: Path, device: torch.device, *, minutes: float, photographs: Photographs) -> None:
+def train(
+    out: Path, device: torch.device, *, minutes: float, photographs: Photographs, start: Path | None, first_seed: int
+) -> None:
     """Train, or continue to train, for `minutes` in all; the result is OUT/clip."""
     out.mkdir(parents=True, exist_ok=True)
     sizes = Sizes.of(device)
     numbers = out / "checkpoint-numbers.pt"
-    next_seed = torch.load(numbers)["next_seed"] if numbers.exists() else FIRST_SEED
+    next_seed = torch.load(numbers)["next_seed"] if numbers.exists() else first_seed
     stream = Stream(next_seed, DRAWN_SIDE, photographs, workers=sizes.workers, ahead=1024, draw=draw)
     unseen = [draw_scene(seed, 256, kind) for seed, kind in UNSEEN]
     told = [caption for photograph in photographs.found for caption in photograph.captions]
     drawn = [draw_scene(FIRST_SEED + i, 32).caption for i in range(200)]
     synonyms = [word for words in SYNONYMS.values() for word in words]
     words = tuple(word for word in frequent_words(photographs))
-    training = Training(out, device, minutes, words, [*told, *drawn, *synonyms * 5])
+    training = Training(out, device, minutes, words, [*told, *drawn, *synonyms * 5], start)
     weights = sum(p.numel() for p in training.clip.parameters())
     log.info("%d words of photographs, %.2f M parameters", len(words), weights / 1e6)
     side = (DRAWN_SIDE, DRAWN_SIDE, 3)
-    kept = Store(sizes.kept_scenes, device, (side, torch.uint8), ((len(SYNONYMS),), torch.bool))
+    kept = Store(sizes.kept_scenes, device, (side, torch.uint8), ((len(SYNONYMS),), torch.float16))
     rows = sizes.kept_photographs if words else 0
     kept_photographs = Store(rows, device, (side, torch.uint8), ((len(words),), torch.bool))
     if numbers.exists():
@@ -422,6 +467,8 @@ def main() -> None:
         metavar="PATH",
         help="folders or tars of pictures and captions: KEY.jpg, .png or .webp, and KEY.txt with a caption a line",
     )
+    parser.add_argument("--start", type=Path, metavar="DIR", help="a finished model, such as OUT/clip, to start from")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     torch.set_float32_matmul_precision("high")
@@ -432,9 +479,8 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     share = PHOTOGRAPHS_SHARE if found else 0
-    train(
-        arguments.out, torch.device(arguments.device), minutes=arguments.minutes, photographs=Photographs(found, share)
-    )
+    options = {"photographs": Photographs(found, share), "start": arguments.start, "first_seed": arguments.first_seed}
+    train(arguments.out, torch.device(arguments.device), minutes=arguments.minutes, **options)
 
 
 if __name__ == "__main__":
