@@ -57,12 +57,12 @@ def build(page: Page) -> None:
         return session.edits.words if isinstance(session, Session) and session.edits.words else gr.skip()
 
     def find(session, word, words):
-        return lights(session, word, words) if has_result(session) and word.strip() else ""
+        return lights(session, word, words) if has_result(session) and word and word.strip() else ""
 
     page.session.change(follow, page.session, [told, *buttons], trigger_mode="always_last", **LIGHT)
     page.made_of.change(restore, page.session, words, **LIGHT)
     looked = {"session": page.session, "word": word, "words": words}
-    changes = [page.session.change, word.input]
+    changes = [page.session.change, word.change]
     gr.on(changes, find, None, lit, inputs_kwargs=looked, trigger_mode="always_last", **LIGHT)
     edits = (
         ([name.click, words.submit], lambda session, words: session.ask(words)),
@@ -90,13 +90,13 @@ def table(session: Session) -> str:
         best, second = ranked[:2]
         own = i in session.edits.names
         called = session.name(i) if own else session.named.told(n)
-        by = f"you named it; {best.word} fits best" if own else f"then {second.word}, {second.probability:.0%}"
+        by = f"you named it; {best.word} fits best" if own else f"{second.word}, {second.probability:.0%}"
         rows.append(
             f'<tr><td><span style="color:{colour}">■</span> {escape(called)}</td>'
             f'<td><meter max="1" value="{best.probability:.3f}" aria-label="{escape(best.word)}"></meter> '
             f"{best.probability:.0%}</td><td>{escape(by)}</td></tr>"
         )
-    head = "<tr><th>Segment</th><th>Certainty</th><th></th></tr>"
+    head = "<tr><th>Segment</th><th>Certainty</th><th>Next best</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
