@@ -10,30 +10,30 @@ from transformers import AutoTokenizer, CLIPModel
 from emerdiff.imagetext import load_image_text
 from emerdiff.miniature import train_clip
 from emerdiff.miniature.photographs import Photograph, Photographs
-from emerdiff.miniature.scenes import CLASSES, draw_scene, draw_views
-from emerdiff.miniature.train_clip import CELLS, PATCH, SHARES, SIDE, Sizes, listed_loss, pasted, told_loss
+from emerdiff.miniature.scenes import CLASSES, draw_details, draw_scene
+from emerdiff.miniature.train_clip import PATCH, SHARES, SIDE, WINDOW, Sizes, listed_loss, pasted, told_loss
 from emerdiff.miniature.words import SYNONYMS
 from emerdiff.miniature.world.captions import AMOUNTS
 
-NOUN_OF_PART = {"sky": "sky", "meadow": "meadow", "crown": "tree", "road": "road", "floor": "floor"}
-
 
 @pytest.mark.parametrize("seed, kind", [(5, None), (6, "room"), (7, "portrait")])
-def test_a_view_tells_all_that_is_seen_and_about_how_much(seed, kind):
-    whole, *details = draw_views(seed, 64, kind, details=3)
-    scene = draw_scene(seed, 128, kind)
-    assert np.abs(whole.image.astype(int) - scene.image.reshape(64, 2, 64, 2, 3).mean((1, 3))).mean() < 6
-    shares = np.bincount(scene.labels.ravel(), minlength=len(CLASSES)) / scene.labels.size
-    for part, noun in NOUN_OF_PART.items():
-        share = shares[CLASSES.index(part)]
-        if share > 0.01 and noun in ("sky", "road", "floor"):  # which are of one part
-            word = whole.amounts[noun]
-            assert AMOUNTS[word] <= share < min([1, *(least for least in AMOUNTS.values() if least > AMOUNTS[word])])
-    assert len(details) == 3 and all(detail.image.shape == (64, 64, 3) for detail in details)
-    for view in (whole, *details):
-        order = [AMOUNTS[word] for word in view.amounts.values()]
-        assert order == sorted(order, reverse=True) and view.amounts.keys() <= SYNONYMS.keys()
-    assert SHARES.keys() == AMOUNTS.keys()
+def test_a_detail_tells_all_that_is_seen_in_it_and_about_how_much(seed, kind):
+    scene, details = draw_scene(seed, 96, kind), draw_details(seed, 96, 32, kind, count=6)
+    windows = np.lib.stride_tricks.sliding_window_view(scene.image, (32, 32, 3)).reshape(65, 65, 32, 32, 3)
+    limits = [1.01, *AMOUNTS.values()]
+    for detail in details:
+        (y, x), *_ = np.argwhere((windows == detail.image).all((2, 3, 4)))
+        shown = scene.labels[y : y + 32, x : x + 32]
+        shares = np.bincount(shown.ravel(), minlength=len(CLASSES)) / shown.size
+        order = [AMOUNTS[word] for word in detail.amounts.values()]
+        assert order == sorted(order, reverse=True) and {*detail.amounts} <= {*SYNONYMS}
+        for part in ("sky", "road", "floor", "mountain", "pavement"):  # each of these is a noun of one part
+            share = shares[CLASSES.index(part)]
+            assert (part in detail.amounts) == (share >= AMOUNTS["a trace"])
+            if part in detail.amounts:
+                least = AMOUNTS[detail.amounts[part]]
+                assert least <= share < limits[limits.index(least) - 1]
+    assert {*SHARES} == {*AMOUNTS}
 
 
 def test_photographs_are_told_by_the_words_of_their_captions():
@@ -45,7 +45,7 @@ def test_photographs_are_told_by_the_words_of_their_captions():
 
 def test_what_is_pasted_comes_with_the_words_of_where_it_is_from():
     shares = torch.eye(4)  # each picture shows one thing only
-    pictures = torch.arange(4.0)[:, None, None, None].expand(4, 3, SIDE, SIDE)
+    pictures = torch.arange(4.0)[:, None, None, None].expand(4, 3, WINDOW, WINDOW)
     torch.manual_seed(3)
     mixed, may, about = pasted(pictures, shares)
     of = mixed[:, 0, ::PATCH, ::PATCH].long()  # (4, CELLS, CELLS)
@@ -75,15 +75,15 @@ def test_the_loss_of_scenes_is_least_where_patches_show_what_is_listed_and_as_mu
 
 def test_the_loss_of_photographs_asks_which_of_them_shows_a_word():
     told = torch.eye(2).bool()
-    logits = torch.zeros(2, 1, 3, 2)
+    logits = torch.zeros(2, 3, 2)
     assert told_loss(logits, told).item() == pytest.approx(math.log(2))
-    logits[0, 0, 1, 0] = logits[1, 0, 2, 1] = 20  # one patch is enough
+    logits[0, 1, 0] = logits[1, 2, 1] = 20  # one patch is enough
     assert told_loss(logits, told).item() < 0.01
     assert told_loss(-logits, told).item() > math.log(2)
 
 
 def test_a_short_run_learns_is_resumed_and_gives_a_model_that_loads(tmp_path, monkeypatch):
-    monkeypatch.setattr(Sizes, "of", lambda device: Sizes(4, 0, 8, 0, 1, 60))
+    monkeypatch.setattr(Sizes, "of", lambda device: Sizes(8, 0, 32, 0, 1, 60))
     monkeypatch.setattr(train_clip, "UNSEEN", train_clip.UNSEEN[:1])
     options = {"photographs": Photographs(), "start": None, "first_seed": train_clip.FIRST_SEED}
     device = torch.device("cpu")
@@ -94,7 +94,7 @@ def test_a_short_run_learns_is_resumed_and_gives_a_model_that_loads(tmp_path, mo
     assert torch.load(tmp_path / "checkpoint-numbers.pt")["step"] > steps > 0
     model = load_image_text(tmp_path / "clip", device="cpu")
     assert model.side == SIDE and any((w != before[name]).any() for name, w in model.clip.state_dict().items())
-    assert model.embed(np.zeros((100, 150, 3), np.uint8)).shape == (CELLS, CELLS * 3 // 2, 128)
+    assert model.embed(np.zeros((100, 150, 3), np.uint8)).shape == (SIDE // PATCH, SIDE // PATCH * 3 // 2, 128)
     assert CLIPModel.from_pretrained(tmp_path / "clip").dtype == torch.float16
     assert AutoTokenizer.from_pretrained(tmp_path / "clip")("a house").input_ids
     assert sum(file.stat().st_size for file in (tmp_path / "clip").iterdir()) < 12 * 2**20

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from .world.canvas import Canvas
 from .world.captions import amounts, describe
@@ -11,7 +10,7 @@ from .world.film import develop
 from .world.layouts import KINDS, LAYOUTS, SEEDED
 from .world.materials import CLASSES
 
-__all__ = ["CLASSES", "KINDS", "Scene", "View", "draw_scene", "draw_views"]
+__all__ = ["CLASSES", "KINDS", "Detail", "Scene", "draw_details", "draw_scene"]
 SIZES = (32, 2048)
 
 
@@ -25,8 +24,8 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class View:
-    """image (side, side, 3) uint8 RGB: a scene, or a detail of it.
+class Detail:
+    """image (side, side, 3) uint8 RGB: a square of a scene.
 
     amounts: what is seen there, the largest first, and how much of each, in a word: "most", "much", "some" and so on.
     """
@@ -41,20 +40,14 @@ def draw_scene(seed: int, size: int = 512, kind: str | None = None) -> Scene:
     return Scene(image, c.labels.astype(np.uint8), describe(c, rng))
 
 
-def draw_views(seed: int, side: int, kind: str | None, details: int) -> tuple[View, ...]:
-    """The scene of a seed, drawn at twice the side, and random squares of it, each shrunk or enlarged to the side.
-
-    A caption names only some of what is seen; here all is named, and of a detail, all that is seen in it.
-    """
-    c, image, rng = _drawn(seed, 2 * side, kind)
-    views = []
-    for i in range(details + 1):
-        cut = int(2 * side * (rng.uniform(0.35, 0.8) if i else 1))
-        y, x = rng.integers(0, 2 * side - cut + 1, 2)
-        window = np.s_[y : y + cut, x : x + cut]
-        square = Image.fromarray(image[window]).resize((side, side), Image.Resampling.LANCZOS)
-        views.append(View(np.asarray(square), amounts(c, window)))
-    return tuple(views)
+def draw_details(seed: int, size: int, side: int, kind: str | None = None, *, count: int) -> tuple[Detail, ...]:
+    """The scene of a seed, size x size pixels, as random squares of side x side pixels, each told completely."""
+    c, image, rng = _drawn(seed, size, kind)
+    details = []
+    for y, x in rng.integers(0, size - side + 1, (count, 2)):
+        window = np.s_[y : y + side, x : x + side]
+        details.append(Detail(image[window].copy(), amounts(c, window)))
+    return tuple(details)
 
 
 def _drawn(seed: int, size: int, kind: str | None) -> tuple[Canvas, np.ndarray, np.random.Generator]:

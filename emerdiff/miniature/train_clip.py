@@ -1,17 +1,18 @@
 """Train the small CLIP from nothing: `python -m emerdiff.miniature.train_clip --out runs/clip --minutes 60`.
 
 It is to say what each region shows, so it learns from words what is where, without labels of pixels or regions. It sees
-a picture through windows of 48 x 48 pixels, each by itself: what a patch is cannot be learned from the far side of the
-picture. Drawn scenes, and details of them, come with a list of all that is seen there and how much of it there is, in
-words ("most of it sky, some house, a trace of fence"); photographs with the words of their captions.
+a picture through windows of 48 x 48 pixels, each by itself. Of drawn scenes it is shown details of that size, about a
+ninth of a scene, each with a list of all that is seen in it and how much of it there is, in words ("most of it sky,
+some house, a trace of fence"); details with rare things come more often. Photographs come with the words of their
+captions.
 
-1. Each patch of a scene is one of the things in its list: the softmax over all nouns must fall on those.
+1. Each patch of a detail is one of the things in its list: the softmax over all nouns must fall on those.
 2. Together the patches show as much of each thing as the list says. Without this, what is in most lists, such as the
    sky, is seen everywhere.
 3. Each thing in the list is somewhere: the patches that fit it best must show it.
 4. A word of photographs' captions tells its photographs from others, by the patches that fit it best.
 
-A rectangle of half of the scenes is replaced by that of another scene, with that one's list: so a patch is known by
+A rectangle of half of the details is replaced by that of another one, with that one's list: so a patch is known by
 itself, and not by what is beside it.
 
 Each noun is put in words anew at every step: a synonym in a template. Worker processes draw scenes; with a GPU, as long
@@ -42,18 +43,19 @@ from ..maskclip import patch_embeddings
 from ..naming import ImageText, names
 from .photographs import Photograph, Photographs, find_photographs
 from .pictures import FIRST_SEED, Store, Stream
-from .scenes import Scene, draw_scene, draw_views
+from .scenes import Scene, draw_details, draw_scene
 from .words import SYNONYMS, WORD_OF_CLASS, WORDS
 
 SIDE, WINDOW, PATCH = 144, 48, 8  # of pictures in training, of what the model sees at once, of its patches; in pixels
-CELLS = SIDE // PATCH  # in a row
-DRAWN_SIDE = 160  # pictures are kept so, and cropped at random
+CELLS = WINDOW // PATCH  # patches in a row of a window
+DRAWN_SIDE = 160  # photographs are kept so, and cropped at random
 WIDTH, LAYERS, HEADS = 192, 7, 6
 TEXT_WIDTH, TEXT_LAYERS, TEXT_LENGTH, VOCABULARY = 128, 3, 32, 2048
-ROOMS_SHARE, PORTRAITS_SHARE, PHOTOGRAPHS_SHARE = 0.25, 0.05, 0.4
+ROOMS_SHARE, PORTRAITS_SHARE, PHOTOGRAPHS_SHARE = 0.25, 0.05, 0.25
 TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}", "a photo of the {}", "a picture of a {}", "a drawing of a {}")
 SHARES = {"most": 0.7, "much": 0.35, "some": 0.16, "little": 0.06, "a trace": 0.015}  # about what the words mean
-DETAILS = 3  # of each scene, besides the whole
+DETAILS = 16  # of each scene
+SCENE_SIDES = (120, 201)  # pixels, of scenes that details are cut from
 FREQUENT = 30  # photographs whose captions must have a word for it to be learned
 STOP_WORDS = """
 a about above across after air all along an and another any are area around as at away back background be behind
@@ -75,20 +77,21 @@ log = logging.getLogger("emerdiff.miniature.train_clip")
 
 @dataclass(frozen=True)
 class Shown:
-    picture: np.ndarray  # (side, side, 3) uint8
+    picture: np.ndarray
     words: dict[str, float]  # and about which share of the picture each takes up; 1 for all words of photographs
     is_photograph: bool
 
 
 def draw(turn: tuple[int, Photograph | None], side: int) -> list[Shown]:
-    """The pictures of a training seed: a photograph, or a scene and details of it."""
+    """The pictures of a training seed: a photograph (side, side, 3), or details of a scene, (WINDOW, WINDOW, 3)."""
     seed, photograph = turn
     if photograph:
         return [Shown(photograph.draw(seed, side)[0], dict.fromkeys(words_of(photograph), 1.0), True)]
-    at = np.random.default_rng([seed, 0]).random()
+    rng = np.random.default_rng([seed, 0])
+    at, size = rng.random(), int(rng.integers(*SCENE_SIDES))
     kind = "room" if at < ROOMS_SHARE else "portrait" if at < ROOMS_SHARE + PORTRAITS_SHARE else None
-    views = draw_views(seed, side, kind, DETAILS)
-    return [Shown(view.image, {noun: SHARES[word] for noun, word in view.amounts.items()}, False) for view in views]
+    details = draw_details(seed, size, WINDOW, kind, count=DETAILS)
+    return [Shown(of.image, {noun: SHARES[word] for noun, word in of.amounts.items()}, False) for of in details]
 
 
 def words_of(photograph: Photograph) -> tuple[str, ...]:
@@ -107,9 +110,9 @@ def frequent_words(photographs: Photographs) -> tuple[str, ...]:
 class Sizes:
     """What fits the device."""
 
-    scenes: int  # in each step
+    details: int  # in each step
     photographs: int
-    kept_scenes: int
+    kept_details: int
     kept_photographs: int
     workers: int
     saved_every: float  # seconds
@@ -118,8 +121,8 @@ class Sizes:
     def of(cls, device: torch.device) -> "Sizes":
         cores = os.cpu_count() or 2
         if device.type == "cuda":
-            return cls(384, 128, 60_000, 12_000, max(1, cores - 2), 45)
-        return cls(24, 8, 4_000, 800, cores, 300)
+            return cls(3456, 128, 800_000, 12_000, max(1, cores - 2), 45)
+        return cls(192, 6, 32_000, 400, cores, 300)
 
 
 # ---------------------------------------------------------------- the model
@@ -165,42 +168,44 @@ def text_embeddings(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[s
     return F.normalize(clip.get_text_features(**tokens).pooler_output.float(), dim=-1)
 
 
-def augmented(pictures: Tensor) -> Tensor:
-    """Random crops, flipped or not, in other colours: (b, H, W, 3) uint8 -> (b, 3, SIDE, SIDE) normalised."""
-    count, device = len(pictures), pictures.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, device=device)
-
-    zoom = uniform(0.75, 1.0)
-    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+def cropped(photographs: Tensor) -> Tensor:
+    """Random crops: (b, H, W, 3) uint8 -> (b, 3, SIDE, SIDE) in [0, 1]."""
+    count, device = len(photographs), photographs.device
+    zoom = uniform(photographs, 0.6, 1.0)
     theta = torch.zeros(count, 2, 3, device=device)
-    theta[:, 0, 0], theta[:, 1, 1] = zoom * flip, zoom * uniform(0.87, 1).clamp(max=1)
-    theta[:, :, 2] = (1 - zoom)[:, None] * uniform(-1, 1, 2)
-    x = pictures.permute(0, 3, 1, 2).float() / 255
-    x = F.grid_sample(x, F.affine_grid(theta, [count, 3, SIDE, SIDE], align_corners=False), align_corners=False)
-    x = (x * uniform(0.75, 1.25, 1, 1, 1) * uniform(0.92, 1.08, 3, 1, 1) + uniform(-0.06, 0.06, 1, 1, 1)).clamp(0, 1)
-    mean, std = (torch.tensor(of, device=device).view(3, 1, 1) for of in (MEAN, STD))
-    return (x - mean) / std
+    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    theta[:, :, 2] = (1 - zoom)[:, None] * uniform(photographs, -1, 1, 2)
+    x = photographs.permute(0, 3, 1, 2).float() / 255
+    return F.grid_sample(x, F.affine_grid(theta, [count, 3, SIDE, SIDE], align_corners=False), align_corners=False)
 
 
-def cells(clip: CLIPModel, pictures: Tensor) -> Tensor:
-    """Embeddings of all patches in windows side by side, of length 1: (b, 3, SIDE, SIDE) -> (b, CELLS, CELLS, d)."""
+def augmented(x: Tensor) -> Tensor:
+    """Flipped or not, in other colours: (b, 3, h, w) in [0, 1] -> normalised."""
+    x = torch.where(uniform(x, 0, 1, 1, 1, 1) < 0.5, x, x.flip(3))
+    gain, shift = uniform(x, 0.75, 1.25, 1, 1, 1) * uniform(x, 0.92, 1.08, 3, 1, 1), uniform(x, -0.06, 0.06, 1, 1, 1)
+    mean, std = (torch.tensor(of, device=x.device).view(3, 1, 1) for of in (MEAN, STD))
+    return ((x * gain + shift).clamp(0, 1) - mean) / std
+
+
+def uniform(x: Tensor, low: float, high: float, *shape: int) -> Tensor:
+    """Numbers for each row of x, (b, *shape)."""
+    return low + (high - low) * torch.rand(len(x), *shape, device=x.device)
+
+
+def windows_of(pictures: Tensor) -> Tensor:
+    """Side by side, the rows of each picture in order: (b, 3, SIDE, SIDE) -> (b * windows, 3, WINDOW, WINDOW)."""
     windows = pictures.unfold(2, WINDOW, WINDOW).unfold(3, WINDOW, WINDOW)  # (b, 3, rows, columns, WINDOW, WINDOW)
-    count, _, rows, columns, *_ = windows.shape
-    patches = patch_embeddings(clip, windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous()).float()
-    patches = patches.unflatten(0, (count, rows, columns)).transpose(2, 3)  # (b, rows, h, columns, w, d)
-    return F.normalize(patches.reshape(count, CELLS, CELLS, -1), dim=-1)
+    return windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous()
 
 
 def pasted(pictures: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Half of the pictures with a rectangle of others: pictures (b, 3, SIDE, SIDE), shares (b, nouns).
+    """Half of the details with a rectangle of others: pictures (b, 3, WINDOW, WINDOW), shares (b, nouns).
 
     Returns also which nouns may be seen in each patch, (b, CELLS, CELLS, nouns) bool, and about which shares in all.
     """
     half = len(pictures) // 2
     pictures, may = pictures.clone(), (shares > 0)[:, None, None].repeat(1, CELLS, CELLS, 1)
-    high, wide = torch.randint(CELLS // 4, 3 * CELLS // 4, (2,)).tolist()
+    high, wide = torch.randint(1, CELLS, (2,)).tolist()
     top, left = (int(torch.randint(CELLS - size + 1, ())) for size in (high, wide))
     rows, columns = slice(top, top + high), slice(left, left + wide)
     of_rows, of_columns = (slice(of.start * PATCH, of.stop * PATCH) for of in (rows, columns))
@@ -215,25 +220,22 @@ def pasted(pictures: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def listed_loss(logits: Tensor, may: Tensor, shares: Tensor) -> Tensor:
-    """Scenes' patches and nouns: logits and may (b, h, w, nouns), shares (b, nouns), which add up to 1.
+    """Details' patches and nouns: logits and may (b, h, w, nouns), shares (b, nouns), which add up to 1.
 
     Every patch is one of the nouns that it may be, all patches together show each noun as much as its share, and every
-    listed noun is somewhere, in a hundredth of the patches.
+    listed noun is somewhere, in one patch at least.
     """
     log_p = logits.log_softmax(-1)
     of_list = -log_p.masked_fill(~may, -torch.inf).logsumexp(-1).clamp(min=-8).mean()
     flat, listed = log_p.flatten(1, 2), shares > 0
     all_together = flat.logsumexp(1) - math.log(flat.shape[1])  # (b, nouns)
     as_much = (shares * (shares.clamp(min=1e-6).log() - all_together)).sum(1).mean()
-    most = max(1, flat.shape[1] // 100)
-    seen = flat.topk(most, dim=1).values.logsumexp(1) - math.log(most)
-    return of_list + as_much - 0.3 * seen[listed].clamp(min=-8).mean()
+    return of_list + as_much - 0.3 * flat.amax(1)[listed].clamp(min=-8).mean()
 
 
 def told_loss(logits: Tensor, told: Tensor) -> Tensor:
-    """Photographs' patches and words: logits (b, h, w, words), told (b, words) whether its captions have it."""
-    flat = logits.flatten(1, 2)
-    scores = 2 * ((flat / 2).logsumexp(1) - math.log(flat.shape[1]))  # (b, words)
+    """Photographs' patches and words: logits (b, patches, words), told (b, words) whether its captions have it."""
+    scores = 2 * ((logits / 2).logsumexp(1) - math.log(logits.shape[1]))  # (b, words)
 
     def found(dim: int) -> Tensor:
         of_told = scores.masked_fill(~told, -torch.inf).logsumexp(dim) - scores.logsumexp(dim)
@@ -333,10 +335,10 @@ class Training:
 
     def learn(self, scenes: list[Tensor], photographs: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """One step; the losses of scenes and photographs."""
-        (pictures, shares), told, words = scenes, None, []
-        x, count = augmented(pictures), len(pictures)
+        (details, shares), count = scenes, len(scenes[0])
+        told, words, windows = None, [], []
         if photographs:
-            x, told = torch.cat([x, augmented(photographs[0])]), photographs[1]
+            windows, told = [windows_of(augmented(cropped(photographs[0])))], photographs[1]
             used = told.any(0)
             told, words = (
                 told[:, used],
@@ -345,16 +347,19 @@ class Training:
         texts, same = self.phrases(words)
         same = same.to(self.device).float()
         shares = shares.float() @ same / same.sum(0)  # nouns with the same text share what they have
-        x[:count], may, shares = pasted(x[:count], shares / shares.sum(1, keepdim=True).clamp(min=1e-6))
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
+        mixed, may, shares = pasted(augmented(details.permute(0, 3, 1, 2).float() / 255), shares)
         with torch.autocast(self.device.type, torch.bfloat16):
-            patches = cells(self.clip, x)
+            patches = patch_embeddings(self.clip, torch.cat([mixed, *windows]))  # (windows, CELLS, CELLS, d)
             phrases = text_embeddings(self.clip, self.tokenizer, texts)
         scale, nouns = self.clip.logit_scale.exp().clamp(max=50), len(self.nouns)
         with torch.autocast(self.device.type, enabled=False):
-            of_scenes = listed_loss(scale * patches[:count] @ phrases[:nouns].T, may, shares)
+            patches = scale * F.normalize(patches.float(), dim=-1)
+            of_scenes = listed_loss(patches[:count] @ phrases[:nouns].T, may, shares)
             of_photographs = torch.zeros_like(of_scenes)
             if told is not None:
-                of_photographs = told_loss(scale * patches[count:] @ phrases[nouns:].T, told)
+                of_each = patches[count:].reshape(len(told), -1, phrases.shape[1])
+                of_photographs = told_loss(of_each @ phrases[nouns:].T, told)
             loss = of_scenes + 0.5 * of_photographs
         self.clip.zero_grad(set_to_none=True)
         loss.backward()
@@ -366,16 +371,24 @@ class Training:
         return of_scenes.detach(), of_photographs.detach()
 
 
-def fill(training: Training, stream: Stream, scenes: Store, photographs: Store, at_least: int = 0) -> None:
+def fill(training: Training, stream: Stream, details: Store, photographs: Store, at_least: int = 0) -> None:
     """Keep what has been drawn, and wait for at least so many."""
-    room = scenes.rows - len(scenes)
+    room = details.rows - len(details)
     turns = stream.take(min(512, room), at_least=min(at_least, room)) if room else []
     shown = [one for turn in turns for one in turn]
-    for store, are_photographs, words in ((scenes, False, training.nouns), (photographs, True, training.words)):
+    for store, are_photographs, words in ((details, False, training.nouns), (photographs, True, training.words)):
         some = [one for one in shown if one.is_photograph == are_photographs][: store.rows - len(store)]
         if some:
             pixels = torch.from_numpy(np.stack([one.picture for one in some]))
             store.add(pixels, training.table([one.words for one in some], words))
+
+
+def balanced(details: Store, count: int) -> list[Tensor]:
+    """So many of the details, those with rare things more often."""
+    pixels, shares = (tensor[: len(details)] for tensor in details.tensors)
+    usual = shares.float().mean(0).clamp(min=1e-4)
+    at = torch.multinomial((shares / usual.sqrt()).sum(1), count, replacement=True)
+    return [pixels[at], shares[at]]
 
 
 def train(
@@ -396,30 +409,30 @@ def train(
     weights = sum(p.numel() for p in training.clip.parameters())
     log.info("%d words of photographs, %.2f M parameters", len(words), weights / 1e6)
     side = (DRAWN_SIDE, DRAWN_SIDE, 3)
-    kept = Store(sizes.kept_scenes, device, (side, torch.uint8), ((len(SYNONYMS),), torch.float16))
+    detail = (WINDOW, WINDOW, 3)
+    kept = Store(sizes.kept_details, device, (detail, torch.uint8), ((len(SYNONYMS),), torch.float16))
     rows = sizes.kept_photographs if words else 0
     kept_photographs = Store(rows, device, (side, torch.uint8), ((len(words),), torch.bool))
     if numbers.exists():
         training.resume()
-    at_first = kept.rows if device.type == "cpu" else 4 * sizes.scenes
+    at_first = kept.rows if device.type == "cpu" else 4 * sizes.details
     while len(kept) < at_first or words and len(kept_photographs) < sizes.photographs:
         fill(training, stream, kept, kept_photographs, at_least=128)
-        log.info("%d scenes and %d photographs kept", len(kept), len(kept_photographs))
+        log.info("%d details and %d photographs kept", len(kept), len(kept_photographs))
     if not numbers.exists():
         training.restart_clock()
     told_at = saved_at = time.monotonic()
     losses = []
     while training.share < 1:
         fill(training, stream, kept, kept_photographs)
-        losses.append(
-            torch.stack(
-                training.learn(kept.sample(sizes.scenes), kept_photographs.sample(sizes.photographs) if words else None)
-            )
-        )
+        details, some = balanced(kept, sizes.details), kept_photographs.sample(sizes.photographs) if words else None
+        losses.append(torch.stack(training.learn(details, some)))
         now = time.monotonic()
         if now - told_at > 10:
             of_scenes, of_photographs = torch.stack(losses).mean(0).tolist()
-            line = "%.1f %% of the time, step %d, losses %.3f and %.3f, %.1f steps/s, %d scenes and %d photographs kept"
+            line = (
+                "%.1f %% of the time, step %d, losses %.3f and %.3f, %.1f steps/s, %d details and %d photographs kept"
+            )
             speed, counts = len(losses) / (now - told_at), (len(kept), len(kept_photographs))
             log.info(line, 100 * training.share, training.step, of_scenes, of_photographs, speed, *counts)
             told_at, losses = now, []
