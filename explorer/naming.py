@@ -41,7 +41,7 @@ def build(page: Page) -> None:
             )
             lit = gr.HTML(elem_id="lit")
 
-    def follow(session):
+    def tell_names(session):
         """The names of what is shown now, and what can be done."""
         there = has_result(session)
         named = there and session.named is not None
@@ -52,18 +52,18 @@ def build(page: Page) -> None:
             forget: gr.update(interactive=named),
         }
 
-    def restore(session):
+    def restore_words(session):
         """With another result, as from a link: its words, if it has any."""
         return session.edits.words if isinstance(session, Session) and session.edits.words else gr.skip()
 
-    def find(session, word, words):
+    def find_word(session, word, words):
         return lights(session, word, words) if has_result(session) and word and word.strip() else ""
 
-    page.session.change(follow, page.session, [told, *buttons], trigger_mode="always_last", **LIGHT)
-    page.made_of.change(restore, page.session, words, **LIGHT)
+    page.session.change(tell_names, page.session, [told, *buttons], trigger_mode="always_last", **LIGHT)
+    page.made_of.change(restore_words, page.session, words, **LIGHT)
     looked = {"session": page.session, "word": word, "words": words}
     changes = [page.session.change, word.change]
-    gr.on(changes, find, None, lit, inputs_kwargs=looked, trigger_mode="always_last", **LIGHT)
+    gr.on(changes, find_word, None, lit, inputs_kwargs=looked, trigger_mode="always_last", **LIGHT)
     edits = (
         ([name.click, words.submit], lambda session, words: session.ask(words)),
         ([merge.click], lambda session, _: session.merge_namesakes()),
@@ -71,11 +71,11 @@ def build(page: Page) -> None:
     )
     for triggers, change in edits:
 
-        def edit(session, words, chosen, view, change=change):
+        def edit_names(session, words, chosen, view, change=change):
             return page.show(change(needed(session), words), view, chosen)
 
         known = {"session": page.session, "words": words, "chosen": page.chosen, "view": page.view}
-        gr.on(triggers, edit, None, page.shows, inputs_kwargs=known, **LIGHT)
+        gr.on(triggers, edit_names, None, page.shows, inputs_kwargs=known, **LIGHT)
 
 
 def table(session: Session) -> str:
