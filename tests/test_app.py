@@ -432,6 +432,28 @@ def test_a_copied_link_and_the_browsers_address_restore_picture_settings_k_look_
     context.close()
 
 
+def test_segments_are_named_a_word_is_found_and_the_address_carries_the_words(page):
+    ready(page)
+    page.get_by_role("tab", name="Names").click()
+    page.get_by_label("Words").fill("sky, sea|water, boat")
+    page.get_by_role("button", name="Name the segments").click()
+    page.locator("#names table").wait_for()
+    assert page.locator("#names meter").count() == page.locator("#names tr").count() - 1 > 1
+    page.wait_for_function("/words/.test(location.search) && /sea%7Cwater/.test(location.search)")
+    page.get_by_label("Find").fill("boat")
+    page.locator("#lit figure").wait_for()
+    page.get_by_label("Words").fill("sky")
+    page.get_by_role("button", name="Name the segments").click()
+    page.get_by_text("Give at least two words, since a name is a choice between words").wait_for()
+    page.reload()
+    page.get_by_role("tab", name="Names").click()
+    page.locator("#names table").wait_for(timeout=60_000)
+    assert page.get_by_label("Words").input_value() == "sky, sea|water, boat"
+    page.get_by_role("button", name="Remove the names").click()
+    page.locator("#names table").wait_for(state="detached")
+    page.wait_for_function("!/words/.test(location.search)")
+
+
 def test_where_copying_is_refused_the_link_is_selected_to_be_copied_by_hand(page):
     ready(page)
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')) }")

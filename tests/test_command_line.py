@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -92,6 +92,70 @@ def test_what_is_written_is_what_the_pipeline_returns(run, small, ending):
     assert sum(segment["naive_share"] for segment in segments) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.fixture
+def named(capsys, checkpoint, picture, tmp_path):
+    """Runs `segment` with words and a map of scores: one word in the left half, another in the right."""
+    picture.save(tmp_path / "a.png")
+    scores = np.zeros((4, 6, 3), np.float32)
+    scores[:, :3, 0], scores[:, 3:, 2] = 9, 9
+    np.savez(tmp_path / "map.npz", scores=scores, words=np.array(["sea", "house", "tree"]))
+    (tmp_path / "words.txt").write_text("tree\nsea|house\n")
+
+    def run(out: Path, *options: str):
+        command = ["segment", tmp_path / "a.png", "--out", out, "--model", checkpoint, "--device", "cpu", *QUICK]
+        words = ["--words", tmp_path / "words.txt", "--name-model", tmp_path / "map.npz"]
+        return called(capsys, *command, *words, *options)
+
+    return run
+
+
+def test_names_go_into_summaries_and_are_the_classes_of_a_dataset(named, tmp_path):
+    out = tmp_path / "out"
+    assert named(out, "--format", "png", "coco")[0] == 0
+    summary, coco = strict((out / "a.json").read_text()), strict((out / "coco" / "annotations.json").read_text())
+    segments = {one["segment"]: one for one in summary["segments"]}
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    assert list(names.values()) == ["tree", "sea", "unsure"] and coco["annotations"]
+    found = [names[one["category_id"]] for one in coco["annotations"]]
+    shown = [segments[i] for i in np.unique(Image.open(out / "a_labels.png"))]
+    assert found == [one["name"] or "unsure" for one in shown]
+    for one in shown:
+        told = [word["word"] for word in one["words"]]
+        assert sorted(told) == ["sea", "tree"] and one["name"] in (None, told[0])
+    status, _, err = named(out, "--format", "png", "coco", "--merge-names")  # other segments: not the same run
+    assert status == 1 and "merge_names False" in err
+
+
+def test_segments_of_one_name_can_be_written_as_one(named, tmp_path):
+    assert named(tmp_path / "each")[0] == named(tmp_path / "merged", "--merge-names")[0] == 0
+    each, merged = (strict((tmp_path / run / "a.json").read_text())["segments"] for run in ("each", "merged"))
+    cells = {}
+    for one in each:
+        cells[one["name"] or one["segment"]] = cells.get(one["name"] or one["segment"], 0) + one["cells"]
+    assert len(merged) == len(cells) < len(each) and {one["name"] for one in merged} == {one["name"] for one in each}
+    assert sorted(one["cells"] for one in merged) == sorted(cells.values())
+    assert all(cells[one["name"]] == one["cells"] for one in merged if one["name"])
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--name-model", "map.npz"], "--name-model needs --words"),
+        (["--merge-names"], "--merge-names needs --words"),
+        (["--words", "a,b", "--name-model", "map.npz"], "is a map of one picture, but there are 2 pictures"),
+        (["--words", "sky"], "give at least two words, since a name is a choice between words: there is only 'sky'"),
+        (["--words", "sky,sky"], "'sky' is there twice"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused_before_any_work(capsys, picture, tmp_path, options, expected):
+    for name in "ab":
+        picture.save(tmp_path / f"{name}.png")
+    pictures = map(str, (tmp_path / "a.png", tmp_path / "b.png"))
+    with suppress(SystemExit):  # of the parser, for values
+        main(["segment", *pictures, "--out", str(tmp_path / "out"), "--model", "none", *options])
+    assert expected in capsys.readouterr().err
+
+
 def test_a_summary_is_strict_json_even_where_a_segment_has_no_pixel(small, picture):
     result = small(picture, quick())
     result.labels[:] = 1
@@ -119,7 +183,7 @@ def test_one_good_picture_gives_status_0_under_its_plain_name(capsys, checkpoint
         (["--num-segments", "1"], "num_segments must be a whole number from 2 to 256, not 1"),
         (["--strength", "nan"], "strength must be a number from 0 to 1000, not nan"),
         (["--smoothing", "much"], "smoothing must be a number from 0 to 20, not 'much'"),
-        (["--kmeans-n-init", "2.5"], 'kmeans_n_init must be a whole number from 1 to 1000, not 2.5'),
+        (["--kmeans-n-init", "2.5"], "kmeans_n_init must be a whole number from 1 to 1000, not 2.5"),
     ],
 )
 def test_a_bad_setting_gives_status_1_and_its_range(capsys, checkpoint, tmp_path, option, expected):

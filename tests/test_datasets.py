@@ -23,9 +23,11 @@ from emerdiff.dataset import run as runs
 from emerdiff.dataset.commands import _Hourly, segment_all
 from emerdiff.dataset.formats import FORMATS
 from emerdiff.dataset.labelled import Labelled
+from emerdiff.dataset.named import Named
 from emerdiff.dataset.pictures import find, identify
 from emerdiff.dataset.run import Share, Wanted
 from emerdiff.miniature.scenes import draw_scene
+from emerdiff.segmentation import Segmentation
 
 VOID = 255
 EVERYTHING = Wanted(quick(smoothing=3), tuple(FORMATS), min_confidence=0.3)
@@ -204,10 +206,14 @@ def test_classes_are_those_of_the_names(named):
     assert line["classes"] == [names[i % 3] for i in range(255)] and line["segments"] == list(range(255))
 
 
+def two_classes(result: Segmentation) -> Named:
+    return Named(result, [int(i > 1) for i in range(4)], ({},) * 4)
+
+
 def test_a_run_asks_for_each_segments_class(small, tmp_path):
     work, out = small_pictures(tmp_path / "work", 1), tmp_path / "out"
     classes = ("bird", "cloud")
-    wanted = Wanted(quick(), ("imagefolder",), classes=classes, classify=lambda result: [int(i > 1) for i in range(4)])
+    wanted = Wanted(quick(), ("imagefolder",), classes=classes, name=two_classes)
     assert segment_all(small, wanted, find([str(work)], out), out) == 0
     line = json.loads((out / "imagefolder" / "metadata.jsonl").read_text())
     assert line["segments"] and line["classes"] == [classes[i > 1] for i in line["segments"]]

@@ -4,20 +4,24 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..filenames import printable
-from ..options import add_dtype, add_model, add_settings, open_folder, open_model
+from ..imagetext import MAP, Clip, load_image_text
+from ..loading import MINIATURE
+from ..options import add_dtype, add_model, add_settings, open_folder, open_model, words_of
 from ..pipeline import EmerDiffPipeline
 from ..processes import processes
 from ..progress import Progress
 from ..terminal import say
 from . import folder
 from .formats import FORMATS
+from .named import Namer
 from .pictures import Found, Source, find, identify
-from .run import ALL, Share, Wanted, described, finish, run
+from .run import ALL, Share, Wanted, described, finish, networks_digest, run
 
 
 def add(commands) -> None:
@@ -33,6 +37,12 @@ def add(commands) -> None:
     parser.add_argument("--min-confidence", type=float, default=0.0, metavar="X", help=void)
     part = "the Ith of N shares of the pictures, for as many jobs with one --out; `accelerate launch` shares by itself"
     parser.add_argument("--shard", type=shard, default=ALL, metavar="I/N", help=part)
+    naming = parser.add_argument_group("names")
+    told = 'words between commas, such as "sky,tree,sofa|couch", or a text file of them: names for the segments'
+    naming.add_argument("--words", type=words_of, metavar="WORDS", help=told)
+    by = f"what tells names: {MINIATURE!r} (default), the Hub id or folder of a CLIP, or a map of one picture, an .npz"
+    naming.add_argument("--name-model", metavar="MODEL", help=by)
+    naming.add_argument("--merge-names", action="store_true", help="make one segment of all that have the same name")
     add_model(parser)
     add_dtype(parser)
     add_settings(parser)
@@ -49,12 +59,33 @@ def shard(text: str) -> Share:
 def segment(options: argparse.Namespace) -> int:
     """Segments this process's share of the pictures; returns 1 if one failed, and 0 otherwise."""
     found, state = find(options.pictures, options.out), processes()
+    _check_names(options, len(found))
     pipe, settings = open_model(options, device=state.device if state.num_processes > 1 else None)
     wanted = Wanted(settings, tuple(dict.fromkeys(options.format)), options.min_confidence)
+    if options.words:
+        model = load_image_text(options.name_model or MINIATURE, device=pipe.unet.device)
+        namer = Namer(options.words, model, options.merge_names)
+        wanted = replace(wanted, classes=namer.classes, name=namer, names=_described(options, namer))
     share = options.shard.split(state.process_index, state.num_processes)
     status = segment_all(pipe, wanted, found, options.out, share)
     state.wait_for_everyone()
     return status
+
+
+def _check_names(options: argparse.Namespace, pictures: int) -> None:
+    """Before anything is loaded."""
+    if not options.words and (given := [name for name in ("name_model", "merge_names") if getattr(options, name)]):
+        raise ValueError(f"--{given[0].replace('_', '-')} needs --words: the words to choose names from")
+    if str(options.name_model).endswith(MAP) and pictures > 1:
+        raise ValueError(f"{options.name_model} is a map of one picture, but there are {pictures} pictures")
+
+
+def _described(options: argparse.Namespace, namer: Namer) -> dict:
+    """What names depend on, beside the classes."""
+    told = {"words": str(namer.words), "name_model": options.name_model or MINIATURE, "merge_names": namer.merged}
+    if isinstance(namer.model, Clip):
+        told["name_weights"] = networks_digest({"clip": namer.model.clip})
+    return told
 
 
 def segment_all(pipe: EmerDiffPipeline, wanted: Wanted, found: Sequence[Found], out: Path, share: Share = ALL) -> int:

@@ -20,6 +20,7 @@ from .labelled import VOID, Labelled
 
 Files = dict[str, bytes]
 Wholes = Iterator[tuple[str, Iterator[str]]]
+MOST_CLASSES = VOID - 1  # of CVAT's masks, beside background and void
 MOST_SEGMENTS = VOID  # segments have the numbers below, and in CVAT's masks those from 1
 
 
@@ -44,6 +45,7 @@ def _png(one: Labelled, classes: Sequence[str]) -> Files:
     result, colours = one.result, palette(len(one.classes))
     shown = overlay(result.image, result.labels, colours, OPACITY * one.kept)
     summary = {"picture": one.name} | result.summary()
+    summary["segments"] = [found | told for found, told in zip(summary["segments"], one.told, strict=True)]
     return {
         f"{one.stem}_labels.png": _label_png(one),
         f"{one.stem}_overlay.png": _encoded(Image.fromarray(shown)),

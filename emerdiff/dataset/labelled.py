@@ -1,7 +1,7 @@
 """One picture with its labels, at its own size, as every format gets it."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +10,11 @@ from PIL import ExifTags, Image
 
 from ..picture import Opened, read_picture
 from ..segmentation import Segmentation
+from .named import Named
 from .pictures import Source
 
 VOID = 255
 """The label of pixels that belong to no segment, or have no ground truth: these count in no score."""
-CLASSES = ("segment",)
-"""The classes of a dataset whose segments have no names."""
-
-
-def unnamed(result: Segmentation) -> tuple[int, ...]:
-    """(k,) which of `CLASSES` each segment has."""
-    return (0,) * result.settings.num_segments
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +37,10 @@ class Labelled:
     """The name of its copy in each format that has one."""
     labels: np.ndarray
     """(height, width) uint8 at the picture's own size: the segment of each pixel, or `VOID`."""
-    classes: tuple[int, ...]
+    classes: Sequence[int]
     """(k,) which of the dataset's classes each segment has."""
+    told: Sequence[Mapping[str, object]]
+    """(k,) what the summary says of each segment's name."""
     scores: tuple[float, ...]
     """(k,) mean confidence of each segment, 0 to 1; 0 for those without pixels."""
     result: Segmentation
@@ -84,11 +80,10 @@ def _ending_as_it_is(file: Path, picture: Image.Image) -> str:
     return ""
 
 
-def label(
-    source: Source, loaded: Loaded, result: Segmentation, classes: Sequence[int], min_confidence: float
-) -> Labelled:
+def label(source: Source, loaded: Loaded, named: Named, min_confidence: float) -> Labelled:
     """The picture with its segments and their classes; segments less confident than `min_confidence` become void."""
+    result, image = named.result, source.stem + loaded.ending
     labels = result.labels_at_original_size.astype(np.uint8)
     scores = tuple(segment["mean_confidence"] or 0.0 for segment in result.summary()["segments"])
     labels[(np.array(scores) < min_confidence)[labels]] = VOID
-    return Labelled(source.name, source.stem, source.stem + loaded.ending, labels, tuple(classes), scores, result)
+    return Labelled(source.name, source.stem, image, labels, named.classes, named.told, scores, result)

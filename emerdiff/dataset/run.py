@@ -2,13 +2,14 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .. import __version__
 from ..batches import ROWS_PER_BATCH
@@ -21,8 +22,9 @@ from ..segmentation import Segmentation
 from ..settings import Settings
 from . import folder
 from .folder import Entry
-from .formats import FORMATS, MOST_SEGMENTS
-from .labelled import CLASSES, Labelled, Loaded, label, load, unnamed
+from .formats import FORMATS, MOST_CLASSES, MOST_SEGMENTS
+from .labelled import Labelled, Loaded, label, load
+from .named import CLASSES, Named, unnamed
 from .pictures import Source
 
 
@@ -36,8 +38,10 @@ class Wanted:
     """Segments with a mean confidence below become void."""
     classes: tuple[str, ...] = CLASSES
     """The names that segments can have."""
-    classify: Callable[[Segmentation], Sequence[int]] = unnamed
+    name: Callable[[Segmentation], Named] = unnamed
     """Tells which of the classes each segment has."""
+    names: Mapping[str, object] = field(default_factory=dict)
+    """What tells them, as values for JSON."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.formats if name not in FORMATS]:
@@ -46,6 +50,8 @@ class Wanted:
             raise ValueError(f"--min-confidence must be from 0 to 1, not {self.min_confidence:g}")
         if self.settings.num_segments > MOST_SEGMENTS:
             raise ValueError(f"num_segments must be at most {MOST_SEGMENTS} here, as {MOST_SEGMENTS} stands for void")
+        if "cvat" in self.formats and len(self.classes) > MOST_CLASSES:
+            raise ValueError(f"CVAT's masks can tell {MOST_CLASSES} classes apart, not {len(self.classes)}")
 
     @property
     def copies(self) -> tuple[str, ...]:
@@ -91,17 +97,22 @@ def described(pipe: EmerDiffPipeline, wanted: Wanted) -> dict:
         "formats": sorted(set(wanted.formats)),
         "min_confidence": wanted.min_confidence,
         "classes": list(wanted.classes),
+        **wanted.names,
     }
 
 
 def weights_digest(pipe: EmerDiffPipeline) -> str:
     """SHA-256 of all weights as they are used, and of the configuration that says how."""
+    return networks_digest(networks_of(pipe), repr(sorted(pipe.scheduler.config.items(), key=str)))
+
+
+def networks_digest(networks: Mapping[str, nn.Module], configuration: str = "") -> str:
     digest = hashlib.sha256()
-    for part, network in networks_of(pipe).items():
+    for part, network in networks.items():
         for name, weight in sorted(network.state_dict().items()):
             digest.update(f"{part} {name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    digest.update(repr(sorted(pipe.scheduler.config.items(), key=str)).encode())
+    digest.update(configuration.encode())
     return digest.hexdigest()
 
 
@@ -135,7 +146,7 @@ def run(
             picture, tell = loaded.opened.picture, partial(progress, source)
             result = pipe(picture, wanted.settings, progress=tell, rows_per_batch=ROWS_PER_BATCH)
             result = replace(result, notes=(*loaded.opened.notes, *result.notes))
-            one = label(source, loaded, result, wanted.classify(result), wanted.min_confidence)
+            one = label(source, loaded, wanted.name(result), wanted.min_confidence)
             files = itertools.chain.from_iterable(
                 FORMATS[name].files(one, wanted.classes).items() for name in sorted(set(wanted.formats))
             )

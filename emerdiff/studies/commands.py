@@ -12,7 +12,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..dataset import folder
-from ..loading import best_device, load
+from ..imagetext import load_image_text
+from ..loading import MINIATURE, best_device, load
 from ..miniature.scenes import draw_scene
 from ..options import (
     add_dtype,
@@ -34,6 +35,7 @@ from . import benchmark as benchmarks
 from . import evaluation as evaluations
 from . import students
 from . import sweep as sweeps
+from . import vocabulary as vocabularies
 from .competitors import METHODS
 from .datasets import Dataset, Scenes, open_dataset
 
@@ -75,6 +77,18 @@ def add(commands) -> None:
     teaching.add_argument("--steps", type=int, default=2000, help="0 for students that learn nothing (default: 2000)")
     teaching.add_argument("--device", help="cuda, mps or cpu (default: the first of these that is available)")
     teaching.set_defaults(command=student)
+
+    naming = commands.add_parser("vocabulary", help="score names: an image–text model alone and with masks")
+    naming.add_argument("dataset", metavar="DATASET", help=sources)
+    naming.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
+    lines = "a line for each class, its word or synonyms with | between them; classes of the same line count as one"
+    naming.add_argument("--words", type=Path, metavar="FILE", help=f"{lines} (default: the dataset's own)")
+    told = f"what tells names: {MINIATURE!r} (default), or the Hub id or folder of a CLIP"
+    naming.add_argument("--name-model", default=MINIATURE, metavar="MODEL", help=told)
+    add_model(naming)
+    add_dtype(naming)
+    add_settings(naming)
+    naming.set_defaults(command=name)
 
     sweeping = commands.add_parser("sweep", help="measure the cost and the loss of presets, on drawn scenes")
     sweeping.set_defaults(command=sweep)
@@ -178,6 +192,26 @@ def _lessons(options: argparse.Namespace, test: Dataset) -> list[students.Lesson
     if lessons := list(tqdm(found, "reading", unit="picture", leave=False, disable=None)):
         return lessons
     raise ValueError(f"{options.source} has no picture to learn from")
+
+
+def name(options: argparse.Namespace) -> int:
+    """Scores names on a dataset with ground truth; continues where an earlier run ended."""
+    pipe, settings = open_model(options)
+    dataset = open_dataset(options.dataset, pipe.native_side)
+    words = vocabularies.vocabulary(dataset, options.words)
+    model = load_image_text(options.name_model, device=pipe.unet.device)
+    open_folder(options.out)
+    what = {"dataset": options.dataset, "model": options.model, "name_model": options.name_model}
+    with tqdm(unit="picture", leave=False, disable=None) as bar:
+        for bar.n, bar.total in vocabularies.run(pipe, settings, dataset, words, model, options.out, what):
+            bar.refresh()
+    summary = vocabularies.summarize(options.out)
+    table = vocabularies.markdown(summary)
+    _write_json(options.out / "summary.json", summary)
+    (options.out / "summary.md").write_text(table + "\n", encoding="utf-8")
+    say(*(f"{picture}: {error}" for picture, error in summary["errors"].items()), file=sys.stderr)
+    say(f"{summary['pictures']} pictures of {options.dataset}, {len(words.words.groups)} words", *table.splitlines())
+    return 1 if summary["errors"] else 0
 
 
 def sweep(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..batches import ROWS_PER_BATCH
 from ..errors import in_a_line
+from ..masks import pooled
 from ..pipeline import EmerDiffPipeline
 from ..processes import processes
 from ..settings import Settings
@@ -121,7 +122,7 @@ def _score(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, n
 def _learn(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, num_classes: int) -> dict:
     """Saves the sums of the features of each class's pixels."""
     features = pipe.features(image, evaluation.settings)
-    sums, pixels = scoring.pooled(truth.astype(int), features, num_classes)
+    sums, pixels = pooled(truth.astype(int), features, num_classes)
     present = np.flatnonzero(pixels)
     _save(file, {"classes": present, "sums": sums[present], "pixels": pixels[present]})
     return {"classes": len(present)}
