@@ -279,7 +279,7 @@ def find(
     if name != MODELS[model]:
         note = f"{model} could not be loaded; {label_of(name)} was used instead."
         segmentation = replace(segmentation, notes=(*segmentation.notes, note))
-    if isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.device.type == "cpu":
+    if name != MINIATURE and isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.device.type == "cpu":
         segmentation = replace(segmentation, notes=(*segmentation.notes, SMALLER))
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, end - begin, kept)
