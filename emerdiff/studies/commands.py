@@ -28,6 +28,7 @@ from ..options import (
     settings_of,
 )
 from ..processes import processes
+from ..quiet import quiet
 from ..settings import PRESETS, Settings
 from ..terminal import say
 from . import ablation as ablations
@@ -74,7 +75,7 @@ def add(commands) -> None:
     teaching.add_argument("--masks", choices=students.MASKS, default="EmerDiff", help=masks)
     seeds = "of one student each (default: 0)"
     teaching.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help=seeds)
-    teaching.add_argument("--steps", type=int, default=2000, help="0 for students that learn nothing (default: 2000)")
+    teaching.add_argument("--steps", type=int, default=4000, help="0 for students that learn nothing (default: 4000)")
     teaching.add_argument("--device", help="cuda, mps or cpu (default: the first of these that is available)")
     teaching.set_defaults(command=student)
 
@@ -164,7 +165,8 @@ def student(options: argparse.Namespace) -> int:
             pass
         seconds = time.perf_counter() - begin
         grades.append(students.grade(learner, test, seed=seed, seconds=seconds))
-        learner.save_pretrained(options.out / f"seed-{seed}")
+        with quiet():
+            learner.save_pretrained(options.out / f"seed-{seed}")
         _write_json(options.out / "students.json", told | students.summary(grades))
     result = students.summary(grades)
     for score in ("miou", "boundary_f", "accuracy"):
