@@ -86,13 +86,12 @@ def table(session: Session) -> str:
         i, ranked = session.ids[n], session.named.ranked(n)
         if not ranked:
             continue
-        colour = "rgb({},{},{})".format(*session.legend.colours[n].tolist())
         best, second = ranked[:2]
         own = i in session.edits.names
         called = session.name(i) if own else session.named.told(n)
         by = f"you named it; {best.word} fits best" if own else f"{second.word}, {second.probability:.0%}"
         rows.append(
-            f'<tr><td><span style="color:{colour}">■</span> {escape(called)}</td>'
+            f"<tr><td>{swatch(session, n)} {escape(called)}</td>"
             f'<td><meter max="1" value="{best.probability:.3f}" aria-label="{escape(best.word)}"></meter> '
             f"{best.probability:.0%}</td><td>{escape(by)}</td></tr>"
         )
@@ -100,15 +99,23 @@ def table(session: Session) -> str:
     return f"<table>{head}{''.join(rows)}</table>"
 
 
+def swatch(session: Session, n: int) -> str:
+    colour = "rgb({},{},{})".format(*session.legend.colours[n].tolist())
+    return f'<span style="color:{colour}">■</span>'
+
+
 def lights(session: Session, word: str, words: str) -> str:
     """The picture as bright as the word fits each segment, and in words where it is, as HTML."""
     fits = session.fits(word, words)  # (segments,)
     best = np.argsort(-fits, kind="stable")[:3]
-    where = ", ".join(f"{session.name(session.ids[n])} ({fits[n]:.0%})" for n in best if fits[n] >= FAINT)
+    found = [
+        f"{swatch(session, n)} {escape(session.name(session.ids[n]))} {fits[n]:.0%}" for n in best if fits[n] >= FAINT
+    ]
     image = session.found.shown.copy()
     image.thumbnail((pictures.EVIDENCE_SIDE, pictures.EVIDENCE_SIDE))
     pixels = np.asarray(image.convert("RGB"), np.float32)
     light = (DIM + (1 - DIM) * fits / max(fits.max(), FAINT))[session.segmentation.labels_at(image.size)]
-    said = escape(f"{word.strip()}: {where}" if where else f"Nothing here looks like {word.strip()}.")
+    sought = escape(word.strip())
+    said = f"{sought} fits {', '.join(found)}" if found else f"Nothing here looks like {sought}."
     drawn = (pixels * light[..., None]).round().astype(np.uint8)
     return pictures.drawing(drawn, "The picture, bright where the word fits", said)

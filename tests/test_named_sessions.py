@@ -1,6 +1,7 @@
 """Names on the page: a session's names, what is found, merged and shared, and the endpoints; with a known model."""
 
 import json
+import re
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -122,7 +123,8 @@ def test_a_word_is_found_among_the_words_or_the_usual_ones(session, words):
 
 def test_what_is_found_lights_up_and_is_told(session):
     html = naming.lights(session, "tree", WORDS)
-    assert f"tree: Segment {session.at(50, 5)} (" in html and html.count("<figure>") == 1
+    assert re.search(rf"tree fits <span[^>]*>■</span> Segment {session.at(50, 5)} 9\d%", html)
+    assert html.count("<figure>") == 1
 
 
 def test_the_table_tells_how_sure_it_is_and_what_the_visitor_named(session):

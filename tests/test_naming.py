@@ -16,7 +16,8 @@ from emerdiff.imagetext import CLIPS, TEMPLATES, Clip, Map, load_image_text, rea
 from emerdiff.maskclip import dense_embeddings, patch_embeddings, starts
 from emerdiff.masks import upsample_nearest
 from emerdiff.miniature.model import new_tokenizer
-from emerdiff.miniature.scenes import CLASSES
+from emerdiff.miniature.scenes import CLASSES, draw_scene
+from emerdiff.miniature.train_clip import named
 from emerdiff.miniature.words import PARTS, SYNONYMS, WORD_OF_CLASS, WORDS
 from emerdiff.naming import Words, name_segments, names
 
@@ -368,3 +369,9 @@ def test_a_map_is_asked_only_for_words_that_it_has(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match="cannot read '.*broken.npz' as a map"):
         read_map(tmp_path / "broken.npz")
+
+
+def test_the_small_clip_names_true_regions_of_scenes_that_it_has_not_seen():
+    scenes = [draw_scene(610_000 + i, 256, "room" if i % 4 == 3 else None) for i in range(12)]
+    pairs = named(load_image_text(device="cpu"), scenes)
+    assert len(pairs) > 40 and np.mean([true == best for true, best in pairs]) > 0.45  # chance is 0.04

@@ -41,6 +41,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from ..imagetext import MEAN, STD, Clip
 from ..maskclip import patch_embeddings
 from ..naming import ImageText, names
+from ..quiet import quiet
 from .photographs import Photograph, Photographs, find_photographs
 from .pictures import FIRST_SEED, Store, Stream
 from .scenes import Scene, draw_details, draw_scene
@@ -313,8 +314,9 @@ class Training:
         state = {name: weight.half() for name, weight in self.clip.state_dict().items()}
         half = CLIPModel(self.clip.config).half()
         half.load_state_dict(state)
-        half.save_pretrained(self.out / "clip")
-        CLIPProcessor(image_processor(), self.tokenizer).save_pretrained(self.out / "clip")
+        with quiet():
+            half.save_pretrained(self.out / "clip")
+            CLIPProcessor(image_processor(), self.tokenizer).save_pretrained(self.out / "clip")
 
     def table(self, of: Sequence[dict[str, float]], words: Sequence[str]) -> Tensor:  # (n, words)
         return torch.tensor([[said.get(word, 0.0) for word in words] for said in of])
