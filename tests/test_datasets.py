@@ -309,6 +309,8 @@ def test_what_cannot_be_made_is_refused():
         (quick(num_segments=256), {}, "num_segments must be at most 255 here, as 255 stands for void"),
         (quick(), {"min_confidence": float("nan")}, "--min-confidence must be from 0 to 1, not nan"),
         (quick(), {"formats": ("voc",)}, "--format must be among png, .*, not 'voc'"),
+        (quick(), {"formats": ("cvat",), "classes": ("a:b",)}, "cannot hold a word with a colon: 'a:b'"),
+        (quick(), {"formats": ("cvat",), "classes": ("a",) * 255}, "can tell 254 classes apart, not 255"),
     ):
         with pytest.raises(ValueError, match=said):
             Wanted(settings, **changes)

@@ -52,6 +52,8 @@ class Wanted:
             raise ValueError(f"num_segments must be at most {MOST_SEGMENTS} here, as {MOST_SEGMENTS} stands for void")
         if "cvat" in self.formats and len(self.classes) > MOST_CLASSES:
             raise ValueError(f"CVAT's masks can tell {MOST_CLASSES} classes apart, not {len(self.classes)}")
+        if "cvat" in self.formats and (odd := [name for name in self.classes if ":" in name]):
+            raise ValueError(f"CVAT's list of labels cannot hold a word with a colon: {odd[0]!r}")
 
     @property
     def copies(self) -> tuple[str, ...]:
