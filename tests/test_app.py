@@ -31,7 +31,7 @@ from explorer.session import FINE, Session
 
 MINIATURE = next(iter(MODELS))
 QUICK = {"model": MINIATURE, "num_segments": 6, "modulation_timestep": 41, "strength": 10}
-QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42, "preset": "exact", "side": 256}
+QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42, "preset": "exact", "side": 256, "words": ""}
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def segment(client, picture, **changes):
 
 
 def expected(picture, **changes):
-    settings = {k: v for k, v in (QUICK | changes).items() if k not in ("model", "side")}
+    settings = {k: v for k, v in (QUICK | changes).items() if k not in ("model", "side", "words")}
     pipe = pipeline("miniature")
     return pipe(picture, pipe.settings(**settings))
 
@@ -94,7 +94,7 @@ def test_endpoint_returns_the_labels_that_the_package_finds(client, pictures):
 
 def test_endpoints_are_named_and_documented(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/segment", "/segment_once", "/rescale_k", "/probe", "/export"}
+    assert set(endpoints) == {"/segment", "/segment_once", "/rescale_k", "/name", "/probe", "/export"}
     names = [parameter["parameter_name"] for parameter in endpoints["/segment"]["parameters"]]
     assert names == ["image", *QUICK]
     for endpoint, said in {
