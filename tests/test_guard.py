@@ -209,7 +209,7 @@ def test_a_wrong_value_of_any_parameter_of_any_endpoint_gets_a_sentence_with_wha
     not_text[-1] = "x" * 100_000
     cases += [("segment", [HERE, *values(words=bad)], "Words must be text of at most") for bad in not_text]
     cases += [("name", [bad], "Words must be text of at most") for bad in not_text]
-    cases += [("name", ["many"], "give at least two words")]
+    cases += [("name", ["many"], "Give at least two words")]
     cases = [(endpoint, data, re.escape(said)) for endpoint, data, said in cases]
     no_cells = (None, "", "many", "1", "99,9", "1,1,1", "-1,0")
     cases += [("probe", [bad, 10], "Choose cells|Write cells") for bad in no_cells]
