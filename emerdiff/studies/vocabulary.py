@@ -7,27 +7,25 @@ embeddings are averaged over each segment first. True masks, those of the ground
 The folder of results has a JSON line for each picture that is done, so that an evaluation can be continued.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..errors import in_a_line
+from ..batches import ROWS_PER_BATCH
 from ..miniature.words import PARTS
 from ..naming import ImageText, Words, grouped, names
 from ..pipeline import EmerDiffPipeline
 from ..segmentation import Segmentation
 from ..settings import Settings
-from . import scoring
+from . import results, scoring
 from .datasets import VOID, Dataset, Folder
 
 ALONE, NAIVE, OURS, TRUE = ROWS = ("model alone", "naive masks", "EmerDiff masks", "true masks")
-ROWS_PER_BATCH = 16  # as in the other evaluation: rounding must not depend on the memory that is free
 
 
 @dataclass(frozen=True)
@@ -114,45 +112,27 @@ def run(
     `what` says which dataset and models these are: a folder belongs to one evaluation. A picture that fails is recorded
     with the reason.
     """
-    described = json.loads(json.dumps({**what, "lines": vocabulary.lines, "settings": asdict(settings)}))
-    file = out / "evaluation.json"
-    if file.exists() and (before := json.loads(file.read_text())) != described:
-        changed = ", ".join(key for key in described if before.get(key) != described[key])
-        raise ValueError(f"{out} holds an evaluation with other {changed}: choose another folder")
-    file.write_text(json.dumps(described, indent=1) + "\n")
-    done = {line["picture"] for line in lines(out)}
-    left, count = [name for name in dataset.names if name not in done], len(vocabulary.words.groups)
-    with (out / "lines.jsonl").open("a") as log:
-        if log.tell():
-            log.write("\n")  # the last line may be incomplete
-        for i, name in enumerate(left):
-            line, begun = {"picture": name}, time.perf_counter()
-            try:
-                image, labels = dataset.load(name)
-                truth = vocabulary.word_of_class[labels]
-                if strange := sorted({*np.unique(labels[truth == VOID]).tolist()} - {VOID}):
-                    raise ValueError(f"its labels have class {strange[0]}, for which there is no line of words")
-                result = pipe(image, settings, rows_per_batch=ROWS_PER_BATCH)
-                of_rows = named(result, truth, vocabulary, model)
-                line["counts"] = {row: counted(of, truth, count).tolist() for row, of in of_rows.items()}
-                line["seconds"] = round(time.perf_counter() - begun, 3)
-            except Exception as error:  # whatever it is, it only concerns this picture
-                line["error"] = in_a_line(error)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            yield i + 1, len(left)
+    results.claim(out, {**what, "lines": vocabulary.lines, "settings": asdict(settings)})
+    done, count = {line["picture"] for line in lines(out)}, len(vocabulary.words.groups)
+
+    def work(name: str) -> dict:
+        begun = time.perf_counter()
+        image, labels = dataset.load(name)
+        truth = vocabulary.word_of_class[labels]
+        if strange := sorted({*np.unique(labels[truth == VOID]).tolist()} - {VOID}):
+            raise ValueError(f"its labels have class {strange[0]}, for which there is no line of words")
+        result = pipe(image, settings, rows_per_batch=ROWS_PER_BATCH)
+        of_rows = named(result, truth, vocabulary, model)
+        counts = {row: counted(of, truth, count).tolist() for row, of in of_rows.items()}
+        return {"counts": counts, "seconds": round(time.perf_counter() - begun, 3)}
+
+    left = [({"picture": name}, partial(work, name)) for name in dataset.names if name not in done]
+    yield from results.record(out / "lines.jsonl", left)
 
 
 def lines(out: Path) -> list[dict]:
     """The lines of the pictures that are done, sorted by name, without incomplete ones."""
-    found = {}
-    for text in (out / "lines.jsonl").read_text().splitlines() if (out / "lines.jsonl").exists() else ():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        found[line["picture"]] = line
-    return [found[name] for name in sorted(found)]
+    return results.lines(out, "picture")
 
 
 def summarize(out: Path) -> dict:
