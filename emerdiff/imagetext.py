@@ -17,7 +17,7 @@ from .checking import check_tokenizer
 from .errors import in_a_line
 from .files import check_weights, explained, read_json, read_network, read_tokenizer
 from .loading import MINIATURE, best_device, reason
-from .maskclip import dense_embeddings
+from .maskclip import dense_embeddings, text_embeddings
 from .miniature import CLIP
 from .naming import ImageText
 
@@ -91,10 +91,7 @@ class Clip:
     @torch.inference_mode()
     def _encode(self, words: Sequence[str]) -> np.ndarray:  # (words, d) float32, of length 1
         texts = [template.format(word) for word in words for template in TEMPLATES]
-        found = []
-        for i in range(0, len(texts), 256):
-            tokens = self.tokenizer(texts[i : i + 256], padding=True, truncation=True, return_tensors="pt")
-            found.append(self.clip.get_text_features(**tokens.to(self.clip.device)).pooler_output.float())
+        found = [text_embeddings(self.clip, self.tokenizer, texts[i : i + 256]) for i in range(0, len(texts), 256)]
         prompts = F.normalize(torch.cat(found), dim=-1).unflatten(0, (len(words), len(TEMPLATES)))
         return F.normalize(prompts.mean(1), dim=-1).cpu().numpy()
 

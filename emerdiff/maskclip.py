@@ -5,11 +5,11 @@ picture at a time: a window of its side slides over the picture by half a side, 
 embeddings are averaged. So position embeddings stay those that were trained, whatever the size of the picture.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 
 def patch_embeddings(clip: CLIPModel, pixels: Tensor) -> Tensor:
@@ -26,6 +26,12 @@ def patch_embeddings(clip: CLIPModel, pixels: Tensor) -> Tensor:
     values = last.self_attn.out_proj(last.self_attn.v_proj(patches))
     across = clip.config.vision_config.image_size // clip.config.vision_config.patch_size
     return clip.visual_projection(vision.post_layernorm(values)).unflatten(1, (across, across))
+
+
+def text_embeddings(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
+    """(n, d) float32, not of unit length."""
+    tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    return clip.get_text_features(**tokens.to(clip.device)).pooler_output.float()
 
 
 def dense_embeddings(clip: CLIPModel, pixels: Tensor, batch: int = 64) -> Tensor:

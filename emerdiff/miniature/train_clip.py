@@ -21,7 +21,6 @@ written every 45 seconds, or on a CPU every five minutes, and with it the model 
 same command resumes.
 """
 
-import argparse
 import logging
 import math
 import os
@@ -35,15 +34,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from ..imagetext import MEAN, STD, Clip
-from ..maskclip import patch_embeddings
+from ..maskclip import patch_embeddings, text_embeddings
 from ..naming import ImageText, names
 from ..quiet import quiet
-from .photographs import Photograph, Photographs, find_photographs
+from . import model
+from .options import new_parser, prepared
+from .photographs import Photograph, Photographs
 from .pictures import FIRST_SEED, Store, Stream
+from .run import Clock, LayersMuon, annealed, inner_weights, optimize, save_whole, set_rate
 from .scenes import Scene, draw_details, draw_scene
 from .words import SYNONYMS, WORD_OF_CLASS, WORDS
 
@@ -51,7 +53,7 @@ SIDE, WINDOW, PATCH = 144, 48, 8  # of pictures in training, of what the model s
 CELLS = WINDOW // PATCH  # patches in a row of a window
 DRAWN_SIDE = 160  # photographs are kept so, and cropped at random
 WIDTH, LAYERS, HEADS = 192, 7, 6
-TEXT_WIDTH, TEXT_LAYERS, TEXT_LENGTH, VOCABULARY = 128, 3, 32, 2048
+TEXT_LENGTH, VOCABULARY = 32, 2048
 ROOMS_SHARE, PORTRAITS_SHARE, PHOTOGRAPHS_SHARE = 0.25, 0.05, 0.25
 TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}", "a photo of the {}", "a picture of a {}", "a drawing of a {}")
 SHARES = {"most": 0.7, "much": 0.35, "some": 0.16, "little": 0.06, "a trace": 0.015}  # about what the words mean
@@ -131,8 +133,7 @@ class Sizes:
 
 def new_clip(captions: Sequence[str]) -> tuple[CLIPModel, CLIPTokenizer]:
     """A small CLIP, 4 M parameters, and a tokenizer whose merges are learned from captions."""
-    blank = CLIPTokenizer(model_max_length=TEXT_LENGTH)
-    tokenizer = blank.train_new_from_iterator(captions, vocab_size=VOCABULARY)
+    tokenizer = model.new_tokenizer(captions, VOCABULARY, TEXT_LENGTH)
     vision = {
         "hidden_size": WIDTH,
         "intermediate_size": 4 * WIDTH,
@@ -141,17 +142,7 @@ def new_clip(captions: Sequence[str]) -> tuple[CLIPModel, CLIPTokenizer]:
         "image_size": WINDOW,
         "patch_size": PATCH,
     }
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 4 * TEXT_WIDTH,
-        "num_hidden_layers": TEXT_LAYERS,
-        "num_attention_heads": 4,
-        "max_position_embeddings": TEXT_LENGTH,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    text = model.text_config(tokenizer)
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128, logit_scale_init_value=math.log(10))
     return CLIPModel(config), tokenizer
 
@@ -162,11 +153,6 @@ def read_clip(folder: Path) -> tuple[CLIPModel, CLIPTokenizer]:
 
 def image_processor() -> CLIPImageProcessor:
     return CLIPImageProcessor(size={"shortest_edge": SIDE}, do_center_crop=False)
-
-
-def text_embeddings(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:  # (n, d), length 1
-    tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(clip.device)
-    return F.normalize(clip.get_text_features(**tokens).pooler_output.float(), dim=-1)
 
 
 def cropped(photographs: Tensor) -> Tensor:
@@ -262,7 +248,7 @@ class Training:
     ) -> None:
         """`start`: the folder of a finished model of the same shape to start from; None for a new one."""
         torch.manual_seed(0)
-        self.out, self.device, self.minutes = out, device, minutes
+        self.out, self.device, self.clock = out, device, Clock(device, minutes)
         self.clip, self.tokenizer = new_clip(captions) if start is None else read_clip(start)
         if (out / "tokenizer").exists():  # learned again, equally frequent pairs could get other numbers
             self.tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
@@ -271,43 +257,28 @@ class Training:
         if device.type == "cpu":  # the fused attention's backward is slow there
             self.clip.set_attn_implementation("eager")
         self.nouns, self.words = tuple(SYNONYMS), words
-        layers = [m.weight for m in self.clip.modules() if isinstance(m, nn.Linear)]
-        inner = {id(weight) for weight in layers}
-        others = [p for p in self.clip.parameters() if id(p) not in inner]
-        self.muon = torch.optim.Muon(layers, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-        self.adamw = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)
-        self.step, self.seconds_before, self.started = 0, 0.0, self.clock()
+        weights, others = inner_weights(self.clip)
+        self.muon = LayersMuon(weights, lr=torch.zeros((), device=device), weight_decay=0.05)
+        options = {"lr": torch.zeros((), device=device), "betas": (0.9, 0.98), "capturable": device.type == "cuda"}
+        self.adamw = torch.optim.AdamW(others, **options, weight_decay=0.01)
+        self.step = 0
         self.rng = np.random.default_rng(0)
-
-    def clock(self) -> float:
-        """Seconds; on a CPU, processor time per thread, so that a busy machine trains as much as a quiet one."""
-        return time.process_time() / torch.get_num_threads() if self.device.type == "cpu" else time.monotonic()
-
-    @property
-    def share(self) -> float:
-        return (self.seconds_before + self.clock() - self.started) / (60 * self.minutes)
-
-    def restart_clock(self) -> None:
-        self.seconds_before, self.started = 0.0, self.clock()
 
     def save(self, next_seed: int) -> None:
         """OUT/checkpoint-*.pt, each below 16 MiB, and OUT/clip."""
         parts = {"clip": self.clip, "muon": self.muon, "adamw": self.adamw}
         state = {name: part.state_dict() for name, part in parts.items()}
-        numbers = {"seconds": self.share * 60 * self.minutes, "step": self.step, "next_seed": next_seed}
+        numbers = {"seconds": self.clock.seconds, "step": self.step, "next_seed": next_seed}
         for name, part in {**state, "numbers": numbers}.items():  # the numbers last: without them nothing is resumed
-            torch.save(part, self.out / "checkpoint.tmp")
-            (self.out / "checkpoint.tmp").replace(self.out / f"checkpoint-{name}.pt")
+            save_whole(part, self.out / f"checkpoint-{name}.pt")
         self.export()
 
-    def resume(self) -> int:
-        """The next seed."""
+    def resume(self) -> None:
         for name, part in {"clip": self.clip, "muon": self.muon, "adamw": self.adamw}.items():
             part.load_state_dict(torch.load(self.out / f"checkpoint-{name}.pt", map_location=self.device))
         numbers = torch.load(self.out / "checkpoint-numbers.pt")
-        self.seconds_before, self.step = numbers["seconds"], numbers["step"]
-        log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
-        return numbers["next_seed"]
+        self.clock.before, self.step = numbers["seconds"], numbers["step"]
+        log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.clock.share)
 
     def export(self) -> None:
         """Write OUT/clip, in half precision."""
@@ -318,9 +289,6 @@ class Training:
             half.save_pretrained(self.out / "clip")
             CLIPProcessor(image_processor(), self.tokenizer).save_pretrained(self.out / "clip")
 
-    def table(self, of: Sequence[dict[str, float]], words: Sequence[str]) -> Tensor:  # (n, words)
-        return torch.tensor([[said.get(word, 0.0) for word in words] for said in of])
-
     def phrases(self, words: Sequence[str]) -> tuple[list[str], Tensor]:
         """A text for each noun and then for each word, and which nouns got the same text, (nouns, nouns)."""
         rng, said = self.rng, []
@@ -329,11 +297,6 @@ class Training:
             said.append(ways[0 if rng.random() < 0.5 else rng.integers(len(ways))])
         same = torch.tensor([[a == b for b in said] for a in said])
         return [str(rng.choice(TEMPLATES)).format(word) for word in [*said, *words]], same
-
-    def rate(self) -> float:
-        """2 % warm-up, then half a cosine."""
-        done = min(self.share, 1)
-        return 1e-3 * min(1, done / 0.02 + 0.01) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
     def learn(self, scenes: list[Tensor], photographs: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """One step; the losses of scenes and photographs."""
@@ -353,7 +316,7 @@ class Training:
         mixed, may, shares = pasted(augmented(details.permute(0, 3, 1, 2).float() / 255), shares)
         with torch.autocast(self.device.type, torch.bfloat16):
             patches = patch_embeddings(self.clip, torch.cat([mixed, *windows]))  # (windows, CELLS, CELLS, d)
-            phrases = text_embeddings(self.clip, self.tokenizer, texts)
+            phrases = F.normalize(text_embeddings(self.clip, self.tokenizer, texts), dim=-1)
         scale, nouns = self.clip.logit_scale.exp().clamp(max=50), len(self.nouns)
         with torch.autocast(self.device.type, enabled=False):
             patches = scale * F.normalize(patches.float(), dim=-1)
@@ -363,12 +326,8 @@ class Training:
                 of_each = patches[count:].reshape(len(told), -1, phrases.shape[1])
                 of_photographs = told_loss(of_each @ phrases[nouns:].T, told)
             loss = of_scenes + 0.5 * of_photographs
-        self.clip.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.clip.parameters(), 1.0)
-        for optimizer in (self.muon, self.adamw):
-            optimizer.param_groups[0]["lr"] = self.rate()
-            optimizer.step()
+        set_rate([self.muon, self.adamw], 1e-3 * annealed(self.clock.share, 0, 1))
+        optimize([self.muon, self.adamw], self.clip, loss)
         self.step += 1
         return of_scenes.detach(), of_photographs.detach()
 
@@ -382,7 +341,7 @@ def fill(training: Training, stream: Stream, details: Store, photographs: Store,
         some = [one for one in shown if one.is_photograph == are_photographs][: store.rows - len(store)]
         if some:
             pixels = torch.from_numpy(np.stack([one.picture for one in some]))
-            store.add(pixels, training.table([one.words for one in some], words))
+            store.add(pixels, torch.tensor([[one.words.get(word, 0.0) for word in words] for one in some]))
 
 
 def balanced(details: Store, count: int) -> list[Tensor]:
@@ -406,7 +365,7 @@ def train(
     told = [caption for photograph in photographs.found for caption in photograph.captions]
     drawn = [draw_scene(FIRST_SEED + i, 32).caption for i in range(200)]
     synonyms = [word for words in SYNONYMS.values() for word in words]
-    words = tuple(word for word in frequent_words(photographs))
+    words = frequent_words(photographs)
     training = Training(out, device, minutes, words, [*told, *drawn, *synonyms * 5], start)
     weights = sum(p.numel() for p in training.clip.parameters())
     log.info("%d words of photographs, %.2f M parameters", len(words), weights / 1e6)
@@ -422,10 +381,10 @@ def train(
         fill(training, stream, kept, kept_photographs, at_least=128)
         log.info("%d details and %d photographs kept", len(kept), len(kept_photographs))
     if not numbers.exists():
-        training.restart_clock()
+        training.clock.started = training.clock.now()  # drawing the first pictures does not count
     told_at = saved_at = time.monotonic()
     losses = []
-    while training.share < 1:
+    while training.clock.share < 1:
         fill(training, stream, kept, kept_photographs)
         details, some = balanced(kept, sizes.details), kept_photographs.sample(sizes.photographs) if words else None
         losses.append(torch.stack(training.learn(details, some)))
@@ -436,7 +395,7 @@ def train(
                 "%.1f %% of the time, step %d, losses %.3f and %.3f, %.1f steps/s, %d details and %d photographs kept"
             )
             speed, counts = len(losses) / (now - told_at), (len(kept), len(kept_photographs))
-            log.info(line, 100 * training.share, training.step, of_scenes, of_photographs, speed, *counts)
+            log.info(line, 100 * training.clock.share, training.step, of_scenes, of_photographs, speed, *counts)
             told_at, losses = now, []
         if now - saved_at > sizes.saved_every:
             training.save(stream.next_seed)
@@ -470,32 +429,11 @@ def named(model: ImageText, scenes: Sequence[Scene]) -> list[tuple[int, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m emerdiff.miniature.train_clip", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/clip"), help="folder for checkpoint and result")
-    parser.add_argument(
-        "--minutes", type=float, default=60, help="of training, earlier runs included; on a CPU, of processor time"
-    )
-    parser.add_argument(
-        "--photographs",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="folders or tars of pictures and captions: KEY.jpg, .png or .webp, and KEY.txt with a caption a line",
-    )
+    parser = new_parser("train_clip", __doc__.split("\n")[0], out="runs/clip", minutes=60)
     parser.add_argument("--start", type=Path, metavar="DIR", help="a finished model, such as OUT/clip, to start from")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of scenes (default: %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
-    torch.set_float32_matmul_precision("high")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    paths = arguments.photographs
-    try:
-        found = find_photographs(paths, workers=os.cpu_count() or 1) if paths else ()
-    except ValueError as error:
-        parser.error(str(error))
-    share = PHOTOGRAPHS_SHARE if found else 0
-    options = {"photographs": Photographs(found, share), "start": arguments.start, "first_seed": arguments.first_seed}
-    train(arguments.out, torch.device(arguments.device), minutes=arguments.minutes, **options)
+    options = vars(parser.parse_args())
+    photographs = prepared(parser, options.pop("photographs"), PHOTOGRAPHS_SHARE)
+    train(options.pop("out"), torch.device(options.pop("device")), photographs=photographs, **options)
 
 
 if __name__ == "__main__":
