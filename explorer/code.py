@@ -4,7 +4,7 @@ import gradio as gr
 
 from emerdiff.loading import AUTOMATIC, MINIATURE
 
-from . import runs
+from . import namers, runs
 from .asking import VALUES
 from .page import LIGHT, Page
 from .session import Gone, Session
@@ -28,7 +28,7 @@ def build(page: Page) -> None:
 
 
 def code(session: Session | Gone | None) -> str:
-    """The settings that are shown, as Python."""
+    """What is shown, as Python that finds the same segments, in the same order, and the same names."""
     if not isinstance(session, Session):
         return ""
     made_of, settings = session.made_of, session.made_of.settings
@@ -47,4 +47,15 @@ def code(session: Session | Gone | None) -> str:
     ]
     if not session.is_exact:
         lines.append(f"segmentation = emerdiff.recut(segmentation, {session.k})")
-    return "\n".join([*lines, "print(segmentation.labels_at_original_size)"])
+    if session.groups != tuple(range(session.k)):
+        lines.append(f"segmentation = emerdiff.merge(segmentation, {list(session.groups)})")
+    lines.append("print(segmentation.labels_at_original_size)")
+    if session.edits.words:
+        model = "" if namers.WISHED == MINIATURE else repr(namers.WISHED)
+        lines += [
+            "",
+            f"model = emerdiff.load_image_text({model})",
+            f"names = emerdiff.name_segments(segmentation, {session.edits.words!r}, model)",
+            f"print([names.told(i) for i in range({len(session.ids)})])",
+        ]
+    return "\n".join(lines)

@@ -110,6 +110,8 @@ class Session:
     """Earlier edits, the last one last."""
     exact: emerdiff.Segmentation | None = None
     """The last full run at one k, shown in place of the cut wherever k is that."""
+    exact_ids: tuple[int, ...] = ()
+    """By the run's own numbers: the ids that its segments have here."""
 
     @classmethod
     def of(
@@ -171,6 +173,12 @@ class Session:
                 continue
             groups[together] = groups[together].min(initial=self.k)
         return groups
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """What the merges make of the segments of the run or of its cut: the number that each has in `segmentation`."""
+        numbers = np.unique(self._groups, return_inverse=True)[1]
+        return tuple((numbers[list(self.exact_ids)] if self.is_exact else numbers).tolist())
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -273,7 +281,8 @@ class Session:
         Its segments take the numbers of those of the cut that they overlap most.
         """
         k = exact.settings.num_segments
-        return replace(self, exact=emerdiff.merge(exact, match(exact.labels, self._cut(k).labels, k)))
+        ids = match(exact.labels, self._cut(k).labels, k)
+        return replace(self, exact=emerdiff.merge(exact, ids), exact_ids=tuple(ids.tolist()))
 
     def merge(self, ids: Iterable[int]) -> "Session":
         ids = self._known(ids)

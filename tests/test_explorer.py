@@ -8,7 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations
-from shutil import copytree
+from shutil import copy, copytree
 from threading import Barrier, Event
 from types import SimpleNamespace
 from urllib.parse import parse_qsl, urlencode
@@ -22,11 +22,14 @@ from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 import emerdiff
 from emerdiff.drawing import boundaries, palette
+from emerdiff.loading import MINIATURE
 from emerdiff.masks import upsample_nearest
+from emerdiff.miniature import CLIP
 from emerdiff.settings import PRESETS
-from explorer import evidence, links, pair, pictures, probing, runs
-from explorer.asking import Asked, Finding, Recomputed, applied
+from explorer import evidence, gpu, links, namers, pair, pictures, probing, runs
+from explorer.asking import Asked, Finding, Recomputed, applied, values_of
 from explorer.code import code
+from explorer.examples import examples
 from explorer.help import HELP
 from explorer.links import Link
 from explorer.pictures import VIEWS
@@ -547,22 +550,49 @@ def test_long_values_are_refused_in_a_short_sentence(name, digit):
 def test_the_code_that_is_shown_asks_for_what_is_shown(fine, found, miniature, monkeypatch, preset, changes, full):
     settings = replace(runs.settings_of(runs.label_of("miniature"), preset, changes), num_segments=K)
     session = Session(replace(found, segmentation=replace(fine, settings=settings), preset=preset), 4)
-    if full:
-        session = session.recomputed(replace(session.segmentation, settings=replace(settings, num_segments=4)))
+    result = fine
+    if full:  # it numbers the segments otherwise than the cut does
+        result = emerdiff.merge(session.segmentation, np.array([2, 0, 3, 1]))
+        session = session.recomputed(replace(result, settings=replace(settings, num_segments=4)))
     asked = []
 
     def pipe(_, settings):
         asked.append(settings)
-        return replace(fine, settings=settings)
+        return replace(result, settings=settings)
 
     pipe.settings = miniature.settings
     monkeypatch.setattr(emerdiff, "load", lambda _: pipe)
+    session = session.merge(session.ids[1:3])
     exec(code(session), names := {})
     [shown] = asked
     shown = replace(shown, image_area=shown.image_area or miniature.native_side**2)
     assert shown == replace(settings, num_segments=4 if full else K)
-    if not full:
-        np.testing.assert_array_equal(names["segmentation"].labels, session.segmentation.labels)
+    np.testing.assert_array_equal(names["segmentation"].labels, session.segmentation.labels)
+
+
+@pytest.fixture(scope="module")
+def boat():
+    """What the page finds in an example's picture, roughly; its file is `picture.jpg` in the folder of the test."""
+    label, picture = runs.label_of(MINIATURE), next(e.picture for e in examples() if e.name == "boat")
+    values = values_of(runs.defaults(label)) | {"num_segments": 6}
+    return Session.of(value_of(gpu.find(Asked(str(picture), label, "preview", values), None)), 4)
+
+
+@pytest.mark.parametrize("name_model, full", [(MINIATURE, False), (str(CLIP), True)])
+def test_the_code_that_is_shown_finds_the_segments_and_names_that_are_shown(
+    boat, monkeypatch, tmp_path, name_model, full
+):
+    monkeypatch.setattr(namers, "WISHED", name_model)
+    namers._model.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    copy(boat.found.source, "picture.jpg")
+    session = boat.recomputed(value_of(gpu.recompute(boat))) if full else boat
+    session = session.merge(session.ids[:2]).ask("sky|cloud, water , boat\ntree, it's a hill")
+    exec(code(session), found := {})
+    np.testing.assert_array_equal(found["segmentation"].labels, session.segmentation.labels)
+    told = [session.named.told(n) for n in range(len(session.ids))]
+    assert [found["names"].told(n) for n in range(len(session.ids))] == told and len(set(told)) > 1
+    assert found["model"].model == name_model
 
 
 # --- Pictures that are kept for links
