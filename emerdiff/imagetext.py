@@ -1,7 +1,7 @@
 """Image–text models that tell segments' names: CLIPs, loaded like other checkpoints, and maps that others made."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -186,6 +186,30 @@ def load_image_text(model: str | Path = MINIATURE, *, device: str | torch.device
     except Exception as error:  # the libraries raise nearly anything for files in the wild
         raise ValueError(f"cannot load {str(model)!r} for names: {reason(error).rstrip('.')}. {INSTEAD}") from error
     return clip
+
+
+def load_by_picture(
+    model: str | Path, pictures: Sequence[str], *, device: str | torch.device | None = None
+) -> Callable[[str], ImageText]:
+    """As `load_image_text`, for pictures by their names: the model of each, which is the same for all, or its map.
+
+    Maps are in a folder, `NAME.npz` for the picture NAME, and are read when they are asked for. Raises `ValueError`
+    also if the folder lacks one, and for a single map of several pictures.
+    """
+    if model == MINIATURE or not any((folder := Path(model).expanduser()).glob(f"*{MAP}")):
+        if Path(model).suffix == MAP and len(pictures) > 1:
+            raise ValueError(
+                f"{model} is a map of one picture, but there are {len(pictures)} pictures: name a folder with a map of "
+                "each"
+            )
+        loaded = load_image_text(model, device=device)
+        return lambda _: loaded
+    if missing := [file for name in pictures if not (file := folder / f"{name}{MAP}").is_file()]:
+        raise ValueError(
+            f"{missing[0]} is missing: {folder} has maps of {len(pictures) - len(missing)} of the {len(pictures)} "
+            "pictures, and each needs one"
+        )
+    return lambda name: read_map(folder / f"{name}{MAP}")
 
 
 def _read(model: str | Path, dtype: torch.dtype) -> Clip:

@@ -1,6 +1,7 @@
 """The protocol open vocabulary: words of classes, what each row names, scores, and the command."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ def folder(tmp_path, picture):
         Image.fromarray(truth).save(tmp_path / "data" / "labels" / f"{name}.png")
     (tmp_path / "data" / "classes.txt").write_text("sea|water\ncar\nsea|water\n")
     return tmp_path / "data"
+
+
+def write_map(file, word: str) -> None:
+    """A map in which everything is that word."""
+    words = ("car", "sea", "water")
+    file.parent.mkdir(exist_ok=True)
+    np.savez(file, scores=np.float32([[[word == one for one in words]] * 2]), words=np.array(words))
 
 
 def test_classes_with_the_same_line_count_as_one(folder):
@@ -71,11 +79,10 @@ def test_each_row_names_pixels_by_its_own_masks():
 
 
 def test_the_command_scores_all_rows_and_continues(capsys, checkpoint, folder, tmp_path):
-    scores = np.zeros((1, 2, 3), np.float32)
-    scores[..., 1] = 1  # everything is sea
-    np.savez(tmp_path / "map.npz", scores=scores, words=np.array(["car", "sea", "water"]))
+    for name in "abc":
+        write_map(tmp_path / "maps" / f"{name}.npz", "sea")
     out = tmp_path / "out"
-    command = ["vocabulary", folder, "--out", out, "--name-model", tmp_path / "map.npz"]
+    command = ["vocabulary", folder, "--out", out, "--name-model", tmp_path / "maps"]
     command += ["--model", checkpoint, "--device", "cpu", *QUICK]
     status, printed, err = called(capsys, *command)
     assert (status, err) == (0, "") and "2 pictures of" in printed
@@ -93,3 +100,41 @@ def test_the_command_scores_all_rows_and_continues(capsys, checkpoint, folder, t
     assert (out / "lines.jsonl").read_text().startswith(before)
     status, _, err = called(capsys, *command, "--num-segments", 3)
     assert status == 1 and "holds an evaluation with other settings" in err
+
+
+def test_each_picture_is_named_by_its_own_map(capsys, checkpoint, folder, tmp_path):
+    for name, word in (("a", "sea"), ("b", "car")):
+        write_map(tmp_path / "maps" / f"{name}.npz", word)
+    command = ["vocabulary", folder, "--out", tmp_path / "out", "--name-model", tmp_path / "maps"]
+    command += ["--model", checkpoint, "--device", "cpu", *QUICK]
+    assert called(capsys, *command)[0] == 0
+    lines = map(json.loads, (tmp_path / "out" / "lines.jsonl").read_text().splitlines())
+    right = {line["picture"]: sum(line["counts"][ALONE][0]) for line in lines}
+    assert right["a"] > 0 == right["b"]
+
+
+@pytest.mark.parametrize(
+    "broken, said",
+    [
+        ("missing", r"maps/b\.npz is missing: .*maps has maps of 1 of the 2 pictures, and each needs one"),
+        ("not a map", r"b: cannot read '.*maps/b\.npz' as a map"),
+        ("other words", r"b: the map has no word 'sea'; it has 'sky', 'fog' among 2"),
+        ("a single one", r"maps/a\.npz is a map of one picture, but there are 2 pictures: name a folder"),
+        ("none", r"cannot load '.*/maps' for names"),
+    ],
+)
+def test_maps_that_are_missing_or_bad_are_told_by_their_names(capsys, checkpoint, folder, tmp_path, broken, said):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    if broken != "none":
+        write_map(maps / "a.npz", "sea")
+    if broken == "not a map":
+        (maps / "b.npz").write_bytes(b"PK")
+    elif broken == "other words":
+        np.savez(maps / "b.npz", scores=np.zeros((1, 1, 2), np.float32), words=np.array(["sky", "fog"]))
+    model = maps / "a.npz" if broken == "a single one" else maps
+    command = ["vocabulary", folder, "--out", tmp_path / "out", "--name-model", model, "--model", checkpoint]
+    status, _, err = called(capsys, *command, "--device", "cpu", *QUICK)
+    assert status == 1 and re.search(said, err)
+    if err.startswith("b: "):  # the other picture is scored
+        assert json.loads((tmp_path / "out" / "summary.json").read_text())["pictures"] == 1

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..dataset import folder
-from ..imagetext import load_image_text
+from ..imagetext import load_by_picture
 from ..loading import MINIATURE, best_device, load
 from ..miniature.scenes import draw_scene
 from ..options import (
@@ -84,7 +84,7 @@ def add(commands) -> None:
     naming.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
     lines = "a line for each class, its word or synonyms with | between them; classes of the same line count as one"
     naming.add_argument("--words", type=Path, metavar="FILE", help=f"{lines} (default: the dataset's own)")
-    told = f"what tells names: {MINIATURE!r} (default), or the Hub id or folder of a CLIP"
+    told = f"what tells names: {MINIATURE!r} (default), the Hub id or folder of a CLIP, or a folder of maps, NAME.npz"
     naming.add_argument("--name-model", default=MINIATURE, metavar="MODEL", help=told)
     add_model(naming)
     add_dtype(naming)
@@ -201,11 +201,11 @@ def name(options: argparse.Namespace) -> int:
     pipe, settings = open_model(options)
     dataset = open_dataset(options.dataset, pipe.native_side)
     words = vocabularies.vocabulary(dataset, options.words)
-    model = load_image_text(options.name_model, device=pipe.unet.device)
+    model_of = load_by_picture(options.name_model, dataset.names, device=pipe.unet.device)
     open_folder(options.out)
     what = {"dataset": options.dataset, "model": options.model, "name_model": options.name_model}
     with tqdm(unit="picture", leave=False, disable=None) as bar:
-        for bar.n, bar.total in vocabularies.run(pipe, settings, dataset, words, model, options.out, what):
+        for bar.n, bar.total in vocabularies.run(pipe, settings, dataset, words, model_of, options.out, what):
             bar.refresh()
     summary = vocabularies.summarize(options.out)
     table = vocabularies.markdown(summary)

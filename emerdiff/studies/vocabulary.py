@@ -8,7 +8,7 @@ The folder of results has a JSON line for each picture that is done, so that an 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -103,14 +103,14 @@ def run(
     settings: Settings,
     dataset: Dataset,
     vocabulary: Vocabulary,
-    model: ImageText,
+    model_of: Callable[[str], ImageText],
     out: Path,
     what: Mapping[str, str],
 ) -> Iterator[tuple[int, int]]:
     """Evaluates the pictures that `out` lacks; yields the number done and the total after each.
 
-    `what` says which dataset and models these are: a folder belongs to one evaluation. A picture that fails is recorded
-    with the reason.
+    `model_of` has the image–text model for the name of a picture; `what` says which dataset and models these are: a
+    folder belongs to one evaluation. A picture that fails is recorded with the reason.
     """
     results.claim(out, {**what, "lines": vocabulary.lines, "settings": asdict(settings)})
     done, count = {line["picture"] for line in lines(out)}, len(vocabulary.words.groups)
@@ -121,6 +121,7 @@ def run(
         truth = vocabulary.word_of_class[labels]
         if strange := sorted({*np.unique(labels[truth == VOID]).tolist()} - {VOID}):
             raise ValueError(f"its labels have class {strange[0]}, for which there is no line of words")
+        model = model_of(name)  # before the network runs, as it may be a map that cannot be read
         result = pipe(image, settings, rows_per_batch=ROWS_PER_BATCH)
         of_rows = named(result, truth, vocabulary, model)
         counts = {row: counted(of, truth, count).tolist() for row, of in of_rows.items()}
