@@ -5,6 +5,7 @@ import explorer  # isort: skip  # before torch
 import importlib.util
 import logging
 import threading
+import warnings
 
 import gradio as gr
 
@@ -67,6 +68,7 @@ def create_demo() -> gr.Blocks:
 
 def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "This MCP server includes a tool that has a gr.State input")  # see guard.py
     folders.sweep(folders.UPLOADS)
     runs.pipeline("miniature")  # on ZeroGPU models are placed before the first visitor comes
     runs.started()

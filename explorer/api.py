@@ -98,9 +98,11 @@ def segment(
 
 
 def segment_once(*asked, **named):
-    """Segment a picture with EmerDiff and keep nothing: as `/segment`, for callers without a session.
+    """Segment a picture with EmerDiff and keep nothing: as `/segment`, for callers without a session, as by MCP.
 
-    MCP clients have none: gradio 6.31 cannot return a result together with a state to them.
+    Returns a label PNG of the picture's size whose pixel values are segment numbers, and a JSON object with the
+    settings, the area and the confidence of each segment, and notes. With `words`, between commas and with synonyms as
+    "sofa|couch", an image–text model names the segments among these.
     """
     for labels, summary, _ in segment(*asked, **named):
         yield labels, summary
@@ -123,7 +125,7 @@ def name(session, words):
 
     `words` stand between commas, with synonyms as "sofa|couch". Returns the JSON object of the segments, as `/segment`
     does, with a name, or null where the model is not sure, and the most probable words of each. `/export` then has the
-    names, too.
+    names, too. An MCP client has no last result: it gives `words` to segment_once instead.
     """
     session = asked_for(session).ask(words)
     return session.summary(), session

@@ -9,6 +9,7 @@ import inspect
 import logging
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
+from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 import gradio as gr
@@ -27,8 +28,13 @@ from .visitors import Visitors
 NOT_UPLOADED = (
     "Only files that were uploaded to this page, and its examples, can be opened. Upload the picture and try again."
 )
+NO_SESSION = (
+    "An MCP client has no session here, and so no last result. Call segment_once instead; given `words`, it names the "
+    "segments, too."
+)
 UNEXPECTED = "Something went wrong on the server. Your last result is still there; try again."
 UNWRITABLE = "The server cannot write files at the moment. Your last result is still there; try again later."
+ADDRESS = "/gradio_api/file="
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +63,26 @@ class Guarded(gr.Blocks):
         self._changes = 0
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def _turn(self, block_fn: BlockFunction | int, visitor: str | None) -> AbstractAsyncContextManager:
+    def _turn(self, block_fn: BlockFunction, visitor: str | None) -> AbstractAsyncContextManager:
         """A visitor's changes of the page's state come one after another: each begins with what the last one left.
 
         Not those of a generator, which would hold up all others while the network works.
         """
-        block_fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         changes = any(block.stateful for block in block_fn.outputs)
         if visitor is None or not changes or inspect.isgeneratorfunction(block_fn.fn):
             return nullcontext()
         return self._turns.setdefault(visitor, asyncio.Lock())
 
-    async def process_api(self, block_fn, *args, session_hash: str | None = None, **options):
+    async def process_api(self, block_fn, *args, request=None, session_hash: str | None = None, **options):
         visitors.key.set(session_hash)
+        block_fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        if _is_by_mcp(request) and any(isinstance(block, Kept) for block in (*block_fn.inputs, *block_fn.outputs)):
+            raise gr.Error(NO_SESSION, print_exception=False)  # gradio gives all MCP clients one and the same key
         try:
             async with self._turn(block_fn, session_hash):
-                return await super().process_api(block_fn, *args, session_hash=session_hash, **options)
+                return await super().process_api(
+                    block_fn, *args, request=request, session_hash=session_hash, **options
+                )
         except gr.Error:
             raise
         except Exception as error:
@@ -87,6 +97,7 @@ class Guarded(gr.Blocks):
             return await super().call_function(*args, **options)
 
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
+        inputs = [_with_path(value) for value in inputs]
         for block, value in zip(block_fn.inputs, inputs, strict=False):
             if not block.stateful:
                 check(state[block._id] if state and block._id in state else block, value)
@@ -137,6 +148,22 @@ def check(component: gr.components.Component, value: object) -> None:
             return
     if not ok:
         raise gr.Error(f"{name} must {must}, {said}.", print_exception=False)
+
+
+def _is_by_mcp(request: object) -> bool:
+    return isinstance(request, gr.Request) and request.headers.get("x-gradio-user") == "mcp"
+
+
+def _with_path(value: object) -> object:
+    """The address of an uploaded file, which MCP clients have, as its path; anything else as it is.
+
+    Nothing is fetched: another server's address becomes a path that is no upload.
+    """
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not path.startswith(("http://", "https://")):
+        return value
+    _, _, file = path.partition(ADDRESS)
+    return value | {"path": unquote(file), "url": None}
 
 
 def _is_uploaded(value: object) -> bool:
