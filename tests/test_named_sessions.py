@@ -2,18 +2,25 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
 from conftest import quick
+from gradio_client import Client
 from PIL import Image
+from test_app import served
+from test_guard import asked, fired, upload, values
 
+import app
 import emerdiff
 from emerdiff.exporting import coco
 from emerdiff.imagetext import Map
-from explorer import api, links, namers, naming, pictures
+from explorer import api, gpu, links, namers, naming, pictures, runs
+from explorer import examples as example_store
 from explorer.links import Link
 from explorer.session import Edits, Found, Session
 
@@ -170,3 +177,111 @@ def test_the_endpoint_names_the_last_result(session):
     assert all(len(part["words"]) == 3 for part in summary["segments"])
     with pytest.raises(ValueError, match="call /segment first"):
         api.name(None, WORDS)
+
+
+# --- In the running page
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return app.create_demo()
+
+
+@pytest.fixture(scope="module")
+def url(demo, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example_store, "CACHE", tmp_path_factory.mktemp("cache"))
+        with served(demo) as address:
+            yield address
+
+
+def press(url, demo, label: str, words: str, visitor: str) -> tuple[bool, object]:
+    """What a press of a button of the tab Names answers."""
+    button = next(n for n, block in demo.blocks.items() if getattr(block, "value", None) == label)
+    edit = next(n for n, fn in demo.fns.items() if (button, "click") in fn.targets)
+    return fired(url, edit, [None, words, [], "slider"], trigger=button, session=visitor)
+
+
+def find(url, demo, word: str, visitor: str) -> str:
+    """The words below what lights up."""
+    of = next(n for n, fn in demo.fns.items() if fn.name == "find_word")
+    done, answer = fired(url, of, [None, word, WORDS], session=visitor)
+    assert done
+    return re.sub("<[^>]*>", "", answer["data"][0]).strip()
+
+
+def told(url, demo, visitor: str) -> str:
+    """The table of names that a visitor sees."""
+    tell = next(n for n, fn in demo.fns.items() if fn.name == "tell_names")
+    done, answer = fired(url, tell, [None], session=visitor)
+    assert done
+    return answer["data"][0]
+
+
+@pytest.fixture
+def busy(url, monkeypatch, tmp_path):
+    """Another visitor's run, which the network has begun and does not end."""
+    find, begun, go = runs.find, Event(), Event()
+
+    def held(*given, **named):
+        run = find(*given, **named)
+        yield next(run)
+        begun.set()
+        go.wait(120)
+        run.close()
+        raise ValueError("the test is over")
+
+    monkeypatch.setattr(runs, "find", held)
+    Image.linear_gradient("L").save(tmp_path / "other.png")
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(asked, url, "segment", upload(url, tmp_path / "other.png"), *values(), session="other")
+        try:
+            assert begun.wait(60), run.result(1)
+            yield run
+        finally:
+            go.set()
+    assert "The test is over" in run.result()[1]
+
+
+def test_names_do_not_wait_for_the_network(url, demo, session, busy):
+    demo.visitors.put("busy", session)
+    assert gpu.busy()
+    assert press(url, demo, "Name the segments", WORDS, "busy")[0]
+    assert "unsure: car or boat" in told(url, demo, "busy")
+    assert re.fullmatch(r"tree fits ■ tree 9\d%", find(url, demo, "tree", "busy"))
+    assert press(url, demo, "Merge by name", WORDS, "busy")[0]
+    assert len(demo.visitors.get("busy").ids) == K - 1
+    done, answer = asked(url, "name", "car, boat", session="busy")
+    assert done and {part["name"] for part in answer[0]["segments"]} <= {"car", "boat", None}
+    assert press(url, demo, "Remove the names", WORDS, "busy")[0] and told(url, demo, "busy") == ""
+    assert not busy.done()  # all of this before the network has answered the other visitor
+
+
+def test_visitors_of_one_result_see_their_own_names_and_words_only(url, demo, session):
+    """They share the result, as that of an example."""
+    found = replace(session.found, shared=True)
+    for visitor in ("mine", "yours", "nobody's"):
+        demo.visitors.put(visitor, Session(found, K))
+    assert press(url, demo, "Name the segments", "sky, tree", "mine")[0]
+    assert told(url, demo, "yours") == ""
+    assert press(url, demo, "Name the segments", "car, boat", "yours")[0]
+    assert "sky" in told(url, demo, "mine") and not re.search("car|boat", told(url, demo, "mine"))
+    assert "boat" in told(url, demo, "yours") and not re.search("sky|tree", told(url, demo, "yours"))
+    restore = next(n for n, fn in demo.fns.items() if fn.name == "restore_words")
+    for visitor, words in (("mine", "sky, tree"), ("yours", "car, boat")):
+        assert fired(url, restore, [None], session=visitor)[1]["data"] == [words]
+    assert told(url, demo, "nobody's") == "" and not demo.visitors.get("nobody's").edits.words
+
+
+def test_clients_of_one_server_see_their_own_names_and_words_only(url, demo, session):
+    mine, yours, nobodys = clients = [Client(url, verbose=False) for _ in range(3)]
+    for client in clients:
+        demo.visitors.put(client.session_hash, Session(session.found, K))
+
+    def names(client) -> set:
+        return {part.get("name", "none") for part in client.predict(K, api_name="/rescale_k")[1]["segments"]}
+
+    assert {part["name"] for part in mine.predict("sky, tree", api_name="/name")["segments"]} <= {"sky", "tree", None}
+    assert names(yours) == names(nobodys) == {"none"}
+    yours.predict("car, boat", api_name="/name")
+    assert names(mine) == {"sky", "tree"} and names(yours) <= {"car", "boat", None} and names(nobodys) == {"none"}
