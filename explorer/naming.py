@@ -89,14 +89,18 @@ def table(session: Session) -> str:
         best, second = ranked[:2]
         own = i in session.edits.names
         called = session.name(i) if own else session.named.told(n)
-        by = f"you named it; {best.word} fits best" if own else f"{second.word}, {second.probability:.0%}"
+        by = f"you named it; {best.word} fits best" if own else f"{second.word}, {percent(second.probability)}"
         rows.append(
             f"<tr><td>{swatch(session, n)} {escape(called)}</td>"
             f'<td><meter max="1" value="{best.probability:.3f}" aria-label="{escape(best.word)}"></meter> '
-            f"{best.probability:.0%}</td><td>{escape(by)}</td></tr>"
+            f"{percent(best.probability)}</td><td>{escape(by)}</td></tr>"
         )
     head = "<tr><th>Segment</th><th>Certainty</th><th>Next best</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
+
+
+def percent(probability: float) -> str:
+    return f"{probability:.0%}" if probability >= 0.005 else "under 1%"
 
 
 def swatch(session: Session, n: int) -> str:

@@ -139,6 +139,7 @@ def test_the_table_tells_how_sure_it_is_and_what_the_visitor_named(session):
     html = naming.table(mine)
     assert "unsure: car or boat" in html and "&lt;b&gt;Oak" in html and "you named it; tree fits best" in html
     assert html.count("<meter") == K
+    assert [naming.percent(p) for p in (0.996, 0.006, 0.004)] == ["100%", "1%", "under 1%"]
     assert "(hidden)" in str(pictures.table(mine.hide([mine.at(5, 5)])))
 
 
