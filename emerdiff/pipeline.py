@@ -4,7 +4,7 @@ The method is `_read` and `_segment`, in the paper's order.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from .progress import INVERTING, PAINTING, READING, Done, Progress, counted, fil
 from .prompt import Encoder, Prompt, encode_empty
 from .reading import Fitted, Known, Reading, Seen, check_coarse, fit, known, known_of_same, see
 from .segmentation import Segmentation
-from .segments import cluster, draw_features
+from .segments import cluster, cluster_together, draw_features
 from .settings import PRESETS, Settings
 
 UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))  # parts that checkpoints may have
+MOST_TOGETHER = 8  # pictures of a set: what is read of each one stays in memory
 
 
 class EmerDiffPipeline(DiffusionPipeline):
@@ -142,7 +143,7 @@ class EmerDiffPipeline(DiffusionPipeline):
         if coarse_labels is not None:
             check_coarse(coarse_labels, seen)
         read = Known().rows_to_read(seen)
-        total = read + seen.rows_to_segment
+        total = read + _rows_to_perturb(seen, coarse_labels)
         reading = yield from part(counted(self._read(seen, Known(), rows_per_batch), read), total)
         segmenting = self.segment(reading, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
         return (yield from part(segmenting, total, read))
@@ -171,9 +172,60 @@ class EmerDiffPipeline(DiffusionPipeline):
         if coarse_labels is not None:
             check_coarse(coarse_labels, reading)
         run = self._segment(reading, coarse_labels, rows_per_batch)
-        result = yield from counted(run, reading.rows_to_segment)
+        result = yield from counted(run, _rows_to_perturb(reading, coarse_labels))
         self.maybe_free_model_hooks()
         return result
+
+    def segment_together(
+        self,
+        images: Sequence[Picture],
+        settings: Settings | None = None,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        rows_per_batch: int | None = None,
+    ) -> tuple[Segmentation, ...]:
+        """Segment up to `MOST_TOGETHER` pictures with one set of segments: segment i is the same one in all of them.
+
+        k-means runs over the cells of all pictures at once, which may differ in size. Each picture is then perturbed
+        for those segments only that have cells in it; nothing in it responds to the others. `num_segments` is that of
+        the whole set. The order of the pictures does not change the segments, and one picture alone gets those of an
+        ordinary run. `cuts(*results)` and `merge` cut them all alike. The rest is as in calling the pipeline.
+
+        A run costs the rows of reading each picture, and of each picture's own segments. The readings of all pictures
+        are in memory until the last segments are known (`Reading.nbytes` each).
+        """
+        stream = self.stream_together(images, settings, rows_per_batch=rows_per_batch)
+        for event in (run := Results(stream)):
+            if progress:
+                progress(event)
+        return run.value
+
+    def stream_together(
+        self, images: Sequence[Picture], settings: Settings | None = None, *, rows_per_batch: int | None = None
+    ) -> Generator[Progress, None, tuple[Segmentation, ...]]:
+        """Like `segment_together`, but yields the progress after each U-Net call, and returns the results.
+
+        How many rows there are in all is known once the segments are; until then the total is the most it can be.
+        """
+        if not 1 <= len(images) <= MOST_TOGETHER:
+            raise ValueError(f"1 to {MOST_TOGETHER} pictures can be segmented together, not {len(images)}")
+        seen = [self._see_one_of(images, i, settings) for i in range(len(images))]
+        to_read, done = [Known().rows_to_read(one) for one in seen], 0
+        total = sum(to_read) + sum(one.rows_to_segment for one in seen)
+        readings = []
+        for i, (one, rows) in enumerate(zip(seen, to_read, strict=True)):
+            run = counted(self._read(one, Known(), rows_per_batch), rows)
+            readings.append((yield from part(run, total, done, picture=i)))
+            done += rows
+        fitted = seen[0].settings
+        labels = cluster_together([r.features for r in readings], fitted.num_segments, fitted.kmeans_n_init)  # (h, w)
+        to_perturb = [_rows_to_perturb(*one) for one in zip(readings, labels, strict=True)]
+        total, results = done + sum(to_perturb), []
+        for i, (coarse, rows) in enumerate(zip(labels, to_perturb, strict=True)):
+            run = self.segment(readings.pop(0), coarse_labels=coarse, rows_per_batch=rows_per_batch)
+            results.append((yield from part(run, total, done, picture=i)))
+            done += rows
+        return tuple(results)
 
     def _read(self, seen: Seen, held: Known, rows: int | None) -> Generator[Done, None, Reading]:
         """What no segment changes (paper, section 3.1). What is `held` of an earlier reading is not computed again."""
@@ -272,6 +324,12 @@ class EmerDiffPipeline(DiffusionPipeline):
         multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (levels - 1))
         return see(image, self._fit(settings), cell=self.vae_scale_factor * self.layers.stride, multiple=multiple)
 
+    def _see_one_of(self, images: Sequence[Picture], i: int, settings: Settings | None) -> Seen:
+        try:
+            return self._see(images[i], settings)
+        except ValueError as error:
+            raise ValueError(f"picture {i + 1} of {len(images)}: {error}") from error
+
     @property
     def _encoders(self) -> dict[str, Encoder]:
         """Tokenizers and text encoders by what their names end with."""
@@ -358,3 +416,9 @@ def _noise_like(x_0: Tensor, seed: int) -> Callable[[], Tensor]:
     """Successive draws of noise in the shape of `x_0`: on the CPU, so that they do not depend on the device."""
     generator = torch.Generator().manual_seed(seed)
     return lambda: torch.randn(x_0.shape, generator=generator).to(x_0.device)
+
+
+def _rows_to_perturb(fitted: Fitted, coarse_labels: np.ndarray | None) -> int:
+    """U-Net rows in which the segments that have cells are perturbed: all of them where k-means finds them."""
+    found = fitted.settings.num_segments if coarse_labels is None else len(np.unique(coarse_labels))
+    return fitted.rows_to_perturb(found)

@@ -46,9 +46,12 @@ class Fitted:
 
     @property
     def rows_to_segment(self) -> int:
-        """U-Net rows in which segments are perturbed."""
-        sides = 2 if self.settings.two_sided else 1
-        return sides * self.settings.num_segments * len(self.steps)
+        """U-Net rows in which segments are perturbed, if all of them have cells."""
+        return self.rows_to_perturb(self.settings.num_segments)
+
+    def rows_to_perturb(self, segments: int) -> int:
+        """U-Net rows in which so many segments are perturbed."""
+        return (2 if self.settings.two_sided else 1) * segments * len(self.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,10 @@ class Reading(Seen):
         return replace(self, settings=replace(settings, replay_steps=len(steps)), steps=steps, inversion=inversion)
 
     def blank(self, coarse_labels: np.ndarray, model: str) -> Segmentation:
-        """The segmentation with its coarse labels (h, w), before any response is known."""
+        """The segmentation with its coarse labels (h, w), before the response of any segment that has cells is known.
+
+        Nothing responds to a segment without cells.
+        """
         k, image = self.settings.num_segments, np.asarray(self.picture)
         return Segmentation(
             image=image,
@@ -109,7 +115,7 @@ class Reading(Seen):
             settings=self.settings,
             model=model,
             notes=self.notes,
-            known=np.zeros(k, bool),
+            known=np.bincount(coarse_labels.ravel(), minlength=k) == 0,
         )
 
 

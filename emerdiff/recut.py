@@ -28,15 +28,17 @@ def recut(fine: Segmentation, num_segments: int) -> Segmentation:
     return merge(fine, groups[num_segments])
 
 
-def cuts(fine: Segmentation) -> np.ndarray:
+def cuts(*fine: Segmentation) -> np.ndarray:
     """(k + 1, k) int: row n holds the number, 0 to n - 1, of each segment of `fine` when they are merged into n.
+
+    Of several pictures that were segmented together, it cuts all alike: `merge` each of them by the same row.
 
     Segments with near features merge first (Ward's method on the clusters' mean features, weighted by their cells).
     The cuts are nested, and a segment keeps its number in all of them: one more segment splits off a number, and the
     part with fewer cells is n. k is here the number of segments that have cells; others have the number 0.
     """
-    cells = fine.coarse_labels.ravel()
-    means = fine.features.reshape(len(cells), -1).astype(float)
+    cells = np.concatenate([one.coarse_labels.ravel() for one in fine])
+    means = np.concatenate([one.features.reshape(-1, one.features.shape[-1]) for one in fine]).astype(float)
     for i in np.unique(cells):
         means[cells == i] = means[cells == i].mean(0)
     present, first_cell, weights = np.unique(cells, return_index=True, return_counts=True)
@@ -48,7 +50,7 @@ def cuts(fine: Segmentation) -> np.ndarray:
             parent = numbers[n - 1, of_part][0]
             numbers[n, of_part] = n - 1 if parent in taken else parent
             taken.add(parent)
-    groups = np.zeros((len(present) + 1, fine.settings.num_segments), int)
+    groups = np.zeros((len(present) + 1, fine[0].settings.num_segments), int)
     groups[:, present] = numbers
     return groups
 

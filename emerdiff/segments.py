@@ -1,6 +1,6 @@
 """Low-resolution segments: k-means on the queries of one cross-attention layer (paper, section 3.1)."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import torch
@@ -51,3 +51,16 @@ def cluster(features: np.ndarray, num_segments: int, n_init: int) -> np.ndarray:
     kmeans = KMeans(num_segments, init="k-means++", n_init=n_init, algorithm="lloyd", random_state=1234)
     with threadpool_limits(1):  # so few points are clustered three times as fast by one thread as by two
         return kmeans.fit_predict(features.reshape(-1, features.shape[-1])).reshape(features.shape[:-1])
+
+
+def cluster_together(features: Sequence[np.ndarray], num_segments: int, n_init: int) -> list[np.ndarray]:
+    """The clusters, int32, of the features (..., c) of several pictures, found in all of them at once.
+
+    The pictures are put into an order of their own before, so that theirs changes nothing.
+    """
+    order = sorted(range(len(features)), key=lambda i: features[i].tobytes())
+    cells = [features[i].reshape(-1, features[i].shape[-1]) for i in order]
+    labels = cluster(np.concatenate(cells), num_segments, n_init)
+    parts = np.split(labels, np.cumsum([len(own) for own in cells])[:-1])
+    of = dict(zip(order, parts, strict=True))
+    return [of[i].reshape(one.shape[:-1]) for i, one in enumerate(features)]
