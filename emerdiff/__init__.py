@@ -2,9 +2,21 @@
 
 from .loading import load
 from .pipeline import EmerDiffPipeline, Progress, Reading
-from .recut import cuts, merge, recut
+from .recut import cuts, granular, heights, merge, recut
 from .segmentation import Segmentation
 from .settings import Settings
 
 __version__ = "0.1.0"
-__all__ = ["EmerDiffPipeline", "Progress", "Reading", "Segmentation", "Settings", "cuts", "load", "merge", "recut"]
+__all__ = [
+    "EmerDiffPipeline",
+    "Progress",
+    "Reading",
+    "Segmentation",
+    "Settings",
+    "cuts",
+    "granular",
+    "heights",
+    "load",
+    "merge",
+    "recut",
+]

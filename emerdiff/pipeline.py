@@ -5,6 +5,7 @@ The method is `_read` and `_segment`, in the paper's order.
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ from .picture import SIDE_MULTIPLE, Picture
 from .progress import INVERTING, PAINTING, READING, Done, Progress, counted, filled, of_stage, part
 from .prompt import Encoder, Prompt, encode_empty
 from .reading import Fitted, Known, Reading, Seen, check_coarse, fit, known, known_of_same, see
+from .recut import cuts, granular
 from .segmentation import Segmentation
-from .segments import cluster, cluster_together, draw_features
-from .settings import PRESETS, Settings
+from .segments import cluster_together, draw_features
+from .settings import AUTO, PRESETS, Settings
 
 UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))  # parts that checkpoints may have
 MOST_TOGETHER = 8  # pictures of a set: what is read of each one stays in memory
@@ -145,6 +147,9 @@ class EmerDiffPipeline(DiffusionPipeline):
         read = Known().rows_to_read(seen)
         total = read + _rows_to_perturb(seen, coarse_labels)
         reading = yield from part(counted(self._read(seen, Known(), rows_per_batch), read), total)
+        if coarse_labels is None:
+            (reading,), (coarse_labels,) = _find_segments([reading])
+        total = read + _rows_to_perturb(reading, coarse_labels)
         segmenting = self.segment(reading, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
         return (yield from part(segmenting, total, read))
 
@@ -171,6 +176,8 @@ class EmerDiffPipeline(DiffusionPipeline):
         """The second half of a run, in which the network is perturbed segment by segment; yields its own progress."""
         if coarse_labels is not None:
             check_coarse(coarse_labels, reading)
+        else:
+            (reading,), (coarse_labels,) = _find_segments([reading])  # (h, w)
         run = self._segment(reading, coarse_labels, rows_per_batch)
         result = yield from counted(run, _rows_to_perturb(reading, coarse_labels))
         self.maybe_free_model_hooks()
@@ -186,9 +193,9 @@ class EmerDiffPipeline(DiffusionPipeline):
     ) -> tuple[Segmentation, ...]:
         """Segment up to `MOST_TOGETHER` pictures with one set of segments: segment i is the same one in all of them.
 
-        k-means runs over the cells of all pictures at once, which may differ in size. Each picture is then perturbed
-        for those segments only that have cells in it; nothing in it responds to the others. `num_segments` is that of
-        the whole set. The order of the pictures does not change the segments, and one picture alone gets those of an
+        `cluster_together` says how they are found; the pictures may differ in size. Each one is then perturbed for
+        those segments only that have cells in it; nothing in it responds to the others. `num_segments` is that of the
+        whole set. The order of the pictures does not change the segments, and one picture alone gets those of an
         ordinary run. `cuts(*results)` and `merge` cut them all alike. The rest is as in calling the pipeline.
 
         A run costs the rows of reading each picture, and of each picture's own segments. The readings of all pictures
@@ -217,8 +224,7 @@ class EmerDiffPipeline(DiffusionPipeline):
             run = counted(self._read(one, Known(), rows_per_batch), rows)
             readings.append((yield from part(run, total, done, picture=i)))
             done += rows
-        fitted = seen[0].settings
-        labels = cluster_together([r.features for r in readings], fitted.num_segments, fitted.kmeans_n_init)  # (h, w)
+        readings, labels = _find_segments(readings)  # labels: (h, w) each
         to_perturb = [_rows_to_perturb(*one) for one in zip(readings, labels, strict=True)]
         total, results = done + sum(to_perturb), []
         for i, (coarse, rows) in enumerate(zip(labels, to_perturb, strict=True)):
@@ -240,12 +246,10 @@ class EmerDiffPipeline(DiffusionPipeline):
         return Reading(**vars(seen), prompt=prompt, x_0=x_0, inversion=inversion, features=features)
 
     def _segment(
-        self, reading: Reading, coarse_labels: np.ndarray | None, rows: int | None
+        self, reading: Reading, coarse_labels: np.ndarray, rows: int | None
     ) -> Generator[Done, None, Segmentation]:
-        """What each segment changes (paper, sections 3.1 to 3.3). `coarse_labels` replace those of k-means."""
+        """What each segment changes (paper, sections 3.2 and 3.3)."""
         settings, k = reading.settings, reading.settings.num_segments
-        if coarse_labels is None:
-            coarse_labels = cluster(reading.features, k, settings.kmeans_n_init)
         coarse = coarse_labels.astype(np.int32)  # (h, w) in 0..k-1
         masks = torch.from_numpy(coarse) == torch.arange(k)[:, None, None]  # (k, h, w)
         signs = torch.tensor([-1, 1] if settings.two_sided else [1])[:, None, None]
@@ -418,7 +422,22 @@ def _noise_like(x_0: Tensor, seed: int) -> Callable[[], Tensor]:
     return lambda: torch.randn(x_0.shape, generator=generator).to(x_0.device)
 
 
+def _find_segments(readings: Sequence[Reading]) -> tuple[list[Reading], list[np.ndarray]]:
+    """The low-resolution segments of pictures (paper, section 3.1), one set for all: coarse labels (h, w) of each.
+
+    Where the settings leave their number open, the readings get the one that is found.
+    """
+    settings = readings[0].settings
+    k = min(settings.most_segments, sum(reading.features[..., 0].size for reading in readings))
+    labels = cluster_together([reading.features for reading in readings], k, settings.kmeans_n_init)
+    if settings.num_segments == AUTO:
+        readings = [replace(reading, settings=replace(settings, num_segments=k)) for reading in readings]
+        fine = [reading.blank(own, "") for reading, own in zip(readings, labels, strict=True)]
+        k = granular(*fine)
+        labels = [cuts(*fine)[k][own] for own in labels]
+    return [replace(reading, settings=replace(reading.settings, num_segments=k)) for reading in readings], labels
+
+
 def _rows_to_perturb(fitted: Fitted, coarse_labels: np.ndarray | None) -> int:
-    """U-Net rows in which the segments that have cells are perturbed: all of them where k-means finds them."""
-    found = fitted.settings.num_segments if coarse_labels is None else len(np.unique(coarse_labels))
-    return fitted.rows_to_perturb(found)
+    """U-Net rows in which the segments that have cells are perturbed; the most there can be before these are known."""
+    return fitted.rows_to_segment if coarse_labels is None else fitted.rows_to_perturb(len(np.unique(coarse_labels)))

@@ -5,6 +5,8 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -54,13 +56,27 @@ def cluster(features: np.ndarray, num_segments: int, n_init: int) -> np.ndarray:
 
 
 def cluster_together(features: Sequence[np.ndarray], num_segments: int, n_init: int) -> list[np.ndarray]:
-    """The clusters, int32, of the features (..., c) of several pictures, found in all of them at once.
+    """The clusters, int32, of the features (..., c) of several pictures, one set for all.
 
-    The pictures are put into an order of their own before, so that theirs changes nothing.
+    Each picture is clustered alone, as k-means over all cells at once mostly tells pictures apart, not things. Then
+    the clusters of each are matched one to one with those before, so that the squared distances of their means are
+    least, and each cell gets the cluster whose mean over the pictures is nearest. The pictures are put into an order
+    of their own before, so that theirs changes nothing.
     """
+    alone = [cluster(one, num_segments, n_init) for one in features]
+    if len(features) == 1:
+        return alone
+    cells = [one.reshape(-1, one.shape[-1]) for one in centred(features)]
     order = sorted(range(len(features)), key=lambda i: features[i].tobytes())
-    cells = [features[i].reshape(-1, features[i].shape[-1]) for i in order]
-    labels = cluster(np.concatenate(cells), num_segments, n_init)
-    parts = np.split(labels, np.cumsum([len(own) for own in cells])[:-1])
-    of = dict(zip(order, parts, strict=True))
-    return [of[i].reshape(one.shape[:-1]) for i, one in enumerate(features)]
+    means = [np.stack([cells[i][alone[i].ravel() == j].mean(0) for j in range(num_segments)]) for i in order]
+    shared = means[0]
+    for count, own in enumerate(means[1:], 1):
+        partners = linear_sum_assignment(cdist(shared, own, "sqeuclidean"))[1]
+        shared = (count * shared + own[partners]) / (count + 1)
+    return [cdist(own, shared).argmin(1).astype(np.int32).reshape(a.shape) for own, a in zip(cells, alone, strict=True)]
+
+
+def centred(features: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The features (..., c) of several pictures, float64, less each one's mean; one alone stays."""
+    features = [one.astype(float) for one in features]
+    return [one - one.reshape(-1, one.shape[-1]).mean(0) for one in features] if len(features) > 1 else features

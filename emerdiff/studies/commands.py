@@ -1,4 +1,4 @@
-"""The commands `evaluate`, `sweep`, `ablate` and `benchmark`: their options, and what they print and write."""
+"""The studies' commands: their options, and what they print and write."""
 
 import argparse
 import json
@@ -27,6 +27,8 @@ from ..terminal import say
 from . import ablation as ablations
 from . import benchmark as benchmarks
 from . import evaluation as evaluations
+from . import granularity as granularities
+from . import pairs as pairings
 from . import sweep as sweeps
 from .competitors import METHODS
 from .datasets import open_dataset
@@ -53,16 +55,28 @@ def add(commands) -> None:
     sweeping = commands.add_parser("sweep", help="measure the cost and the loss of presets, on drawn scenes")
     sweeping.set_defaults(command=sweep)
     ablating = commands.add_parser("ablate", help="vary one setting at a time, as the paper does, on drawn scenes")
-    ablating.add_argument("--preset", choices=PRESETS, default="exact", help="preset to start from (default: exact)")
     ablating.set_defaults(command=ablate)
+    pairing = commands.add_parser("pairs", help="score one set of segments in two pictures, on pairs of drawn scenes")
+    pairing.set_defaults(command=pairs)
+    for parser in (ablating, pairing):
+        parser.add_argument("--preset", choices=PRESETS, default="exact", help="preset to start from (default: exact)")
     for parser in (sweeping, ablating):
-        parser.add_argument("--scenes", type=count, default=20, help="how many (default: 20)")
+        parser.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of the scores")
+    for parser in (sweeping, ablating, pairing):
+        parser.add_argument("--scenes", type=count, default=20, help="how many, or how many pairs (default: 20)")
         parser.add_argument("--first-seed", type=int, default=700_000, help="seed of the first (default: 700000)")
         parser.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table, kept up to date")
-        parser.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of the scores")
         parser.add_argument("--num-segments", type=number, default=12, metavar="N", help="default: 12")
         add_model(parser)
         add_dtype(parser)
+
+    grading = commands.add_parser("granularity", help="score rules for the number of segments against a fixed number")
+    grading.add_argument("datasets", nargs="+", metavar="DATASET", help=sources)
+    grading.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table")
+    add_model(grading)
+    add_dtype(grading)
+    add_settings(grading)
+    grading.set_defaults(command=granularity)
 
     timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
     timing.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table and the figure's points")
@@ -121,6 +135,37 @@ def ablate(options: argparse.Namespace) -> int:
     if options.figure:
         own = vars(settings) | {"modulation_layer": pipe.layers.modulated_at(settings.modulation_layer).modulated}
         ablations.figure(rows, own).savefig(options.figure, dpi=120)
+    return 0
+
+
+def pairs(options: argparse.Namespace) -> int:
+    """Scores pictures that are segmented together against separate runs whose segments are matched afterwards."""
+    pipe, settings = open_model(options)
+    rows = _over_scenes(lambda seeds: pairings.compare(pipe, seeds, settings), settings, options)
+    say(f"{'':36}{'pairs':>8}{'together gains':>24}{'carried':>10}{'together gains':>24}")
+    for name, row in rows.items():
+        gains = ("{:+.1%} ({:+.1%} to {:+.1%})".format(*row[f"gain in {score}"]) for score in ("pairs", "carried"))
+        say(f"{name:36}{row['pairs']:8.1%}{next(gains):>24}{row['carried']:10.1%}{next(gains):>24}")
+    return 0
+
+
+def granularity(options: argparse.Namespace) -> int:
+    """Scores rules by which the number of segments follows from the picture against one fixed number."""
+    pipe, settings = open_model(options)
+    datasets = [open_dataset(source, pipe.native_side) for source in options.datasets]
+    sets = []
+    for dataset in datasets:
+        run = granularities.read(pipe, dataset, settings)
+        sets.append(list(tqdm(run, unit="picture", total=len(dataset.names), leave=False, disable=None)))
+    rows = granularities.compare(sets)
+    for i, source in enumerate(options.datasets):
+        say(f"{source:36}{'mIoU':>8}{'gain over one number':>28}{'over the best one here':>28}")
+        for rule, of in rows.items():
+            one, own = ("{:+.1%} ({:+.1%} to {:+.1%})".format(*of[i][g]) for g in granularities.GAINS)
+            say(f"{rule:36}{of[i]['score']:8.1%}{one:>28}{own:>28}")
+        say(f"{'each picture at its best':36}{rows[granularities.FIXED][i]['ceiling']:8.1%}")
+    if options.out:
+        _write_json(options.out, rows)
     return 0
 
 
