@@ -15,6 +15,7 @@ from explorer import (
     evidence,
     folders,
     help,
+    naming,
     opening,
     probing,
     rivals,
@@ -57,7 +58,7 @@ def create_demo() -> gr.Blocks:
                 waiting.build(page)
                 comparing.build(page)
         with gr.Tabs():
-            for tab in (segments, rivals, probing, varying, scoring, sharing, code, help):
+            for tab in (segments, naming, rivals, probing, varying, scoring, sharing, code, help):
                 tab.build(page)
         api.build(page)
         page.finish()

@@ -3,24 +3,17 @@
 import argparse
 import os
 import sys
-from collections.abc import Collection, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from tqdm import tqdm
-
 from . import __version__
+from .dataset import commands as datasets
 from .errors import in_a_line
-from .filenames import distinct_stems, printable
 from .inspecting import described, inspect
 from .loading import MINIATURE, best_device, fast_dtype, without_weights
-from .options import add_dtype, add_model, add_settings, open_folder, open_model
-from .pipeline import EmerDiffPipeline
-from .progress import Progress
-from .settings import Settings
+from .options import add_dtype
 from .studies import commands as studies
 from .terminal import Unfailing, say
-from .writing import ENDINGS, Identity, check_place, identity, write
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    # Shells expand *.png, and a picture whose name begins with "-" is not an option.
-    words = [f"./{word}" if word[:1] == "-" and "." in word and os.path.isfile(word) else word for word in arguments]
+    # Shells expand *.png, and a picture whose name begins with "-" is not an option, nor one with "@" a list.
+    words = [f"./{word}" if word[:1] in "-@" and "." in word and os.path.isfile(word) else word for word in arguments]
     options = (parser := _parser()).parse_args(words)
     if "figure" in options and options.figure and options.figure == options.out:
         parser.error(f"--out and --figure cannot be the same file, {str(options.out)!r}")
@@ -52,14 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(program, description=description)
     parser.add_argument("--version", action="version", version=f"emerdiff {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    segmenting = commands.add_parser("segment", help="write a label PNG, an overlay and a JSON file for each picture")
-    segmenting.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    place = "folder for the results, made if missing; only files that this command wrote are overwritten"
-    segmenting.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
-    add_model(segmenting)
-    add_dtype(segmenting)
-    add_settings(segmenting)
-    segmenting.set_defaults(command=_segment)
+    datasets.add(commands)
     told = "say what a checkpoint is and what a run with it needs, or why it is refused; no weights are read"
     inspecting = commands.add_parser("inspect", help=told)
     inspecting.add_argument("model", metavar="MODEL", help=f"{MINIATURE!r}, a Hub id, a folder or a single file")
@@ -69,55 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _segment(options: argparse.Namespace) -> int:
-    pipe, settings = open_model(options)
-    return segment(pipe, settings, options.images, options.out)
-
-
 def _inspect(options: argparse.Namespace) -> int:
     """Prints what a checkpoint is and needs; a refusal is an error, which `main` prints."""
     pipe, dtype = without_weights(options.model), options.dtype or fast_dtype(best_device())
     say(f"{options.model}, in {str(dtype).removeprefix('torch.')}", *described(inspect(pipe, dtype)))
     return 0
-
-
-def segment(pipe: EmerDiffPipeline, settings: Settings, images: Sequence[Path], out: Path) -> int:
-    """Writes the segments of each picture to the folder `out`; returns 1 if a picture failed, and 0 otherwise.
-
-    Whatever goes wrong with a picture is reported, and the others are still segmented.
-    """
-    open_folder(out)
-    distinct = {(os.path.realpath(path.parent), path.name): path for path in images}
-    paths, failed = list(distinct.values()), 0
-    pictures = {found for path in paths if (found := identity(path))}
-    for path, stem in zip(paths, distinct_stems([path.name for path in paths]), strict=True):
-        try:
-            _segment_one(pipe, settings, path, out, stem, pictures)
-        except Exception as error:
-            failed += 1
-            say(f"{path}: {in_a_line(error)}", file=sys.stderr)
-    if len(paths) > 1:
-        say(f"{len(paths) - failed} of {len(paths)} pictures segmented, {failed} failed")
-    return 1 if failed else 0
-
-
-def _segment_one(
-    pipe: EmerDiffPipeline, settings: Settings, path: Path, out: Path, stem: str, pictures: Collection[Identity]
-) -> None:
-    if path.exists() and not path.is_file():
-        raise ValueError("this is a folder or a device, not a picture")
-    check_place(out, stem, pictures)  # before a run that would be in vain
-    with tqdm(desc=printable(path.name), unit="row", leave=False, disable=None) as bar:
-        result = pipe(path, settings, progress=lambda event: _show(bar, event))
-    for note in result.notes:
-        say(f"{path}: {note}", file=sys.stderr)
-    write(result, out, stem, picture=printable(path.name), pictures=pictures)
-    say(f"{path} -> {out / stem}{', '.join(ENDINGS)}")
-
-
-def _show(bar: tqdm, event: Progress) -> None:
-    bar.total, bar.n = event.total, event.done
-    bar.refresh()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 MOST_ROWS = {"cpu": 16, "cuda": 64, "mps": 16}  # of one U-Net call: more are no faster
 MOST_BYTES = 2 * 2**30  # off CUDA: 9 rows of Stable Diffusion in bfloat16; a run can be stopped every 10 s or so
+ROWS_PER_BATCH = 16  # of runs over many pictures: fixed, so that rounding does not depend on the memory that is free
 ACTIVATIONS_PER_ROW = 60  # memory of one more row, in feature maps of the first level; measured: 25 to 45
 
 Rows = Generator[int, None, Iterable]  # yields the rows of each U-Net call, returns one result for each item

@@ -29,7 +29,7 @@ def check_parts(
         raise ValueError(f"{whose} {' + '.join(map(str, widths))} channels, but its unet expects {expected}")
     _check_pooled(encoders, unet)
     for name, (tokenizer, encoder) in encoders.items():
-        _check_tokenizer(tokenizer, encoder, name)
+        check_tokenizer(tokenizer, encoder, name)
 
 
 def _check_pooled(encoders: Mapping[str, Encoder], unet: UNet2DConditionModel) -> None:
@@ -51,7 +51,7 @@ def _check_pooled(encoders: Mapping[str, Encoder], unet: UNet2DConditionModel) -
             )
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, name: str) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, name: str) -> None:
     known, embedded = len(tokenizer), getattr(encoder.config, "vocab_size", None)
     if known != embedded:
         raise ValueError(

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -76,23 +76,42 @@ def coco(labels: np.ndarray, legend: Legend, *, file_name: str, image_id: int) -
     height, width = labels.shape
     names = [readable(name) or f"Unnamed segment {i}" for i, name in enumerate(legend.names)]
     categories = {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
+    annotations = [
+        {"id": 256 * image_id + i, "image_id": image_id, "category_id": categories[names[i]]} | region
+        for i, region in coco_regions(labels, np.flatnonzero(legend.visible).tolist())
+    ]
+    return {
+        **coco_head(f"Segments of {file_name}, found by EmerDiff without training or labels"),
+        "images": [coco_image(image_id, width, height, file_name)],
+        "annotations": annotations,
+        "categories": coco_categories(categories),
+    }
+
+
+def coco_regions(labels: np.ndarray, segments: Iterable[int]) -> Iterator[tuple[int, dict]]:
+    """Those of the `segments` that have pixels in labels (H, W), each with what COCO says of a region."""
     columns = labels.T.copy()  # COCO's runs go down columns: transpose once, not for each segment
-    annotations = []
-    for i in np.flatnonzero(legend.visible).tolist():
+    for i in segments:
         runs = rle.encode((columns == i).T.view(np.uint8))
         if area := float(rle.area(runs)):
-            annotations.append(
-                {
-                    "id": 256 * image_id + i,
-                    "image_id": image_id,
-                    "category_id": categories[names[i]],
-                    "segmentation": runs | {"counts": runs["counts"].decode("ascii")},
-                    "area": area,
-                    "bbox": rle.toBbox(runs).tolist(),
-                    "iscrowd": 0,
-                }
-            )
-    image = {
+            counts = runs | {"counts": runs["counts"].decode("ascii")}
+            yield i, {"segmentation": counts, "area": area, "bbox": rle.toBbox(runs).tolist(), "iscrowd": 0}
+
+
+def coco_head(description: str) -> dict:
+    info = {
+        "year": int(NO_DATE[:4]),
+        "version": "1.0",
+        "description": description,
+        "contributor": "EmerDiff Explorer",
+        "url": "https://arxiv.org/abs/2401.11739",
+        "date_created": NO_DATE,
+    }
+    return {"info": info, "licenses": [{"id": 1, "name": "unknown", "url": ""}]}
+
+
+def coco_image(image_id: int, width: int, height: int, file_name: str) -> dict:
+    return {
         "id": image_id,
         "width": width,
         "height": height,
@@ -102,21 +121,11 @@ def coco(labels: np.ndarray, legend: Legend, *, file_name: str, image_id: int) -
         "coco_url": "",
         "date_captured": NO_DATE,
     }
-    info = {
-        "year": int(NO_DATE[:4]),
-        "version": "1.0",
-        "description": f"Segments of {file_name}, found by EmerDiff without training or labels",
-        "contributor": "EmerDiff Explorer",
-        "url": "https://arxiv.org/abs/2401.11739",
-        "date_created": NO_DATE,
-    }
-    return {
-        "info": info,
-        "licenses": [{"id": 1, "name": "unknown", "url": ""}],
-        "images": [image],
-        "annotations": annotations,
-        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()],
-    }
+
+
+def coco_categories(names: Iterable[str]) -> list[dict]:
+    """Numbered from 1."""
+    return [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(names, 1)]
 
 
 def export(

@@ -152,7 +152,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def _refusal(model: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"cannot load {str(model)!r}: {_reason(error).rstrip('.')}. {INSTEAD}")
+    return ValueError(f"cannot load {str(model)!r}: {reason(error).rstrip('.')}. {INSTEAD}")
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -354,8 +354,8 @@ def _replace_autoencoder(pipeline: EmerDiffPipeline, source: str | Path | None, 
     except Exception as error:
         if not needed:
             return
-        reason = _reason(error).rstrip(".")
-        warnings.warn(f"{str(source)!r} cannot replace the model's own autoencoder: {reason}", stacklevel=3)
+        why = reason(error).rstrip(".")
+        warnings.warn(f"{str(source)!r} cannot replace the model's own autoencoder: {why}", stacklevel=3)
 
 
 def _tiny_autoencoder(source: str | Path, pipeline: EmerDiffPipeline) -> AutoencoderTiny:
@@ -371,7 +371,7 @@ def _tiny_autoencoder(source: str | Path, pipeline: EmerDiffPipeline) -> Autoenc
     return tiny
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What went wrong, in a sentence. The Hub's errors are found among the causes of the library's."""
     causes, cause = [], error
     while cause:

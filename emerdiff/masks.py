@@ -74,6 +74,17 @@ def upsample_nearest(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cells[np.ix_(*(np.arange(pixels) * n // pixels for pixels, n in zip(size, cells.shape, strict=True)))]
 
 
+def pooled(labels: np.ndarray, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of each pixel's feature (count, c) float64 and number of pixels (count,), by labels (H, W).
+
+    A pixel has the feature of its cell in `features` (h, w, c). Labels from `count` on are ignored.
+    """
+    h, w, c = features.shape
+    cells = upsample_nearest(np.arange(h * w).reshape(h, w), labels.shape)[labels < count]
+    shared = np.bincount(labels[labels < count] * (h * w) + cells, minlength=count * h * w).reshape(count, h * w)
+    return shared @ features.reshape(h * w, c).astype(np.float64), shared.sum(1)
+
+
 def upsample_naive(coarse_labels: np.ndarray, num_segments: int, size: tuple[int, int]) -> np.ndarray:
     """The paper's baseline: one-hot labels (h, w), bilinear to (H, W) = `size`, argmax; int32."""
     one_hot = F.one_hot(torch.from_numpy(coarse_labels).long(), num_segments).permute(2, 0, 1)[None].float()

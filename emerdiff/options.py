@@ -1,13 +1,16 @@
 """The options that commands share, and the checks of their values."""
 
 import argparse
+import os
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
+from .errors import in_a_line
 from .loading import MINIATURE, load
+from .naming import Words
 from .pipeline import EmerDiffPipeline
 from .settings import PRESETS, Settings
 
@@ -92,6 +95,16 @@ def figure_file(text: str) -> Path:
     if Path(text).suffix.lower() not in FIGURES:
         raise argparse.ArgumentTypeError(f"must end in {', '.join(FIGURES)}, not {text!r}")
     return output_file(text)
+
+
+def words_of(text: str) -> Words:
+    """Words to name segments by, between commas, or in a UTF-8 text file between commas or line breaks."""
+    try:
+        return Words.of(Path(text).read_text(encoding="utf-8-sig") if os.path.isfile(text) else text)
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a text file in UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(in_a_line(error)) from error
 
 
 def dtype(text: str) -> torch.dtype:

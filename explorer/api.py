@@ -4,16 +4,17 @@ from inspect import signature
 
 import gradio as gr
 
-from emerdiff import Segmentation
+from emerdiff import Segmentation, Words
 from emerdiff.drawing import indexed_png, palette
 
 from . import gpu, pictures
 from .asking import Asked
 from .folders import new_folder
+from .naming import LONGEST
 from .page import NETWORK, Page
 from .probing import offsets
 from .running import check
-from .session import Gone, Session, needed
+from .session import Edits, Gone, Session, needed
 from .sharing import zipped
 
 
@@ -23,11 +24,13 @@ def build(page: Page) -> None:
     strength = gr.Slider(-50, 50, 10, label="Strength (±)", visible=False)
     unperturbed, perturbed = (gr.Image(format="png", interactive=False, visible=False) for _ in range(2))
     file = gr.File(visible=False)
+    words = gr.Textbox("", label="Words", max_length=LONGEST, visible=False)
     endpoint = gr.Button(visible=False)
     network = {name: NETWORK[name] for name in ("concurrency_limit", "concurrency_id")}
     image, model, preset, *values, side = page.inputs
     named = {name: page.inputs[name] for name in (image, model)} | {"num_segments": page.k}
     named |= {name: page.inputs[name] for name in (*values, preset, side)}
+    named["words"] = words
     kept = {"session": page.session}
 
     endpoint.click(
@@ -39,6 +42,7 @@ def build(page: Page) -> None:
     endpoint.click(
         rescale_k, None, [labels, summary, page.session], inputs_kwargs=kept | {"k": page.k}, api_name="rescale_k"
     )
+    endpoint.click(name, None, [summary, page.session], inputs_kwargs=kept | {"words": words}, api_name="name")
     endpoint.click(
         probe,
         None,
@@ -61,13 +65,16 @@ def segment(
     seed,
     preset="exact",
     side=256,
+    words="",
 ):
     """Segment a picture with EmerDiff.
 
     Returns a label PNG of the picture's size whose pixel values are segment numbers, and a JSON object with the
-    settings, the area and the confidence of each segment, and notes. During the run it streams {"stage", "done",
-    "total"} in place of the JSON; the unit is one latent through the U-Net. `/rescale_k`, `/probe` and `/export`
-    continue from this result for the same client.
+    settings, the area and the confidence of each segment, and notes. With `words`, between commas and with synonyms as
+    "sofa|couch", an image–text model names the segments among these: the JSON then also has a name, or null where the
+    model is not sure, and the most probable words of each segment. During the run it streams {"stage", "done",
+    "total"} in place of the JSON; the unit is one latent through the U-Net. `/rescale_k`, `/name`, `/probe` and
+    `/export` continue from this result for the same client.
     """
     values = {
         "num_segments": num_segments,
@@ -79,12 +86,15 @@ def segment(
         "side": side,
     }
     check(image, model, preset, values)
+    edits = Edits(words=str(Words.of(words)) if words.strip() else "")
 
     def tell(_, progress):
         return None, {"stage": progress.stage, "done": progress.done, "total": progress.total}, gr.skip()
 
     found = yield from gpu.watched(gpu.find(Asked(image, model, preset, values), None), tell)
-    yield label_file(found.segmentation, found.name), found.segmentation.summary(), Session.of(found, num_segments)
+    session = Session.of(found, num_segments, edits=edits)
+    summary = session.summary() if edits.words else found.segmentation.summary()
+    yield label_file(found.segmentation, found.name), summary, session
 
 
 def segment_once(*asked, **named):
@@ -105,7 +115,18 @@ def rescale_k(session, k):
     Returns the label PNG at the size of the picture and the JSON object of the segments, as `/segment` does.
     """
     session = asked_for(session).cut(int(k))
-    return label_file(session.segmentation, session.found.name), session.segmentation.summary(), session
+    return label_file(session.segmentation, session.found.name), session.summary(), session
+
+
+def name(session, words):
+    """Name the segments of this client's last result among `words`, by an image–text model.
+
+    `words` stand between commas, with synonyms as "sofa|couch". Returns the JSON object of the segments, as `/segment`
+    does, with a name, or null where the model is not sure, and the most probable words of each. `/export` then has the
+    names, too.
+    """
+    session = asked_for(session).ask(words)
+    return session.summary(), session
 
 
 def probe(session, cells, strength):

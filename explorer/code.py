@@ -14,6 +14,7 @@ CLIENT = """from gradio_client import Client, handle_file
 client = Client("http://127.0.0.1:7860")  # or a Space's name
 labels, summary = client.predict(handle_file("picture.jpg"), num_segments=30, api_name="/segment")
 labels, summary = client.predict(8, api_name="/rescale_k")  # from the same run
+summary = client.predict("sky, tree, house, road, car", api_name="/name")
 unperturbed, perturbed = client.predict("7,7 7,8 8,7", 10, api_name="/probe")
 zip_file = client.predict(api_name="/export")
 """

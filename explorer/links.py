@@ -20,6 +20,7 @@ from PIL import Image
 import emerdiff
 from emerdiff.drawing import palette
 from emerdiff.exporting import OPACITY, Legend
+from emerdiff.naming import Words
 from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
@@ -100,8 +101,8 @@ class Link:
         return urlencode({name: _written(value) for name, value in values.items()}, safe="/:,")
 
     def fitting(self) -> "Link":
-        """This link or, where it is too long for an address, without the names of segments."""
-        return self if len(self.query) <= LONGEST else replace(self, edits=replace(self.edits, names={}))
+        """This link or, where it is too long for an address, without the names of segments and words for them."""
+        return self if len(self.query) <= LONGEST else replace(self, edits=replace(self.edits, names={}, words=""))
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "Link | None":
@@ -125,6 +126,7 @@ def _written(value: object) -> object:
         "names": {str(i): name for i, name in sorted(value.names.items())},
         "merged": [sorted(ids) for ids in value.merged],
         "hidden": sorted(value.hidden),
+        "words": value.words,
     }
     return json.dumps({name: part for name, part in parts.items() if part}, ensure_ascii=False, separators=(",", ":"))
 
@@ -149,16 +151,19 @@ def _read(name: str, kind: object, text: str) -> object:
 def _edits(text: str) -> Edits:
     """What a visitor did to the segments, from JSON."""
     try:
-        parts = {"names": {}, "merged": [], "hidden": []} | json.loads(text)
-        names, merged, hidden = parts.pop("names"), parts.pop("merged"), parts.pop("hidden")
-        edits = Edits(tuple(map(frozenset, merged)), {int(i): name for i, name in names.items()}, frozenset(hidden))
+        parts = {"names": {}, "merged": [], "hidden": [], "words": ""} | json.loads(text)
+        names, merged, hidden, words = (parts.pop(name) for name in ("names", "merged", "hidden", "words"))
+        names = {int(i): name for i, name in names.items()}
+        edits = Edits(tuple(map(frozenset, merged)), names, frozenset(hidden), words)
         ids = {*edits.names, *edits.hidden}.union(*edits.merged)
-        if parts or not all(type(i) is int and 0 <= i < FINE for i in ids):
+        if parts or type(words) is not str or not all(type(i) is int and 0 <= i < FINE for i in ids):
             raise ValueError
     except (ValueError, TypeError, AttributeError, RecursionError):
         example = '{"names":{"1":"Sky"},"merged":[[2,3]],"hidden":[0]}'
         raise ValueError(f"edits must be like {example}, with segments from 0 to {FINE - 1}") from None
     Legend(tuple(edits.names.values()), palette(len(edits.names)))  # refuses names that are not allowed
+    if edits.words:
+        Words.of(edits.words)  # likewise
     return edits
 
 

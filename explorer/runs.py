@@ -46,7 +46,7 @@ SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side betwe
 
 SIDES = (256, 384, 512, 768)  # pixels: at about such a side the network may see the picture
 SLOWER = 180  # times the seconds of the miniature's row: one of Stable Diffusion's size (by benchmark, 160 to 230)
-SLOWER_LIGHT = 60  # the same of the light one, by the sizes of its networks
+SLOWER_LIGHT = 18  # the same of the light one (by benchmark)
 SMALLER = "A small autoencoder decoded the pictures, which is faster on a CPU and less exact."
 GROWTH = 1.2  # seconds grow with the pixels to this power: self-attention with their square, all else with them
 
@@ -279,7 +279,7 @@ def find(
     if name != MODELS[model]:
         note = f"{model} could not be loaded; {label_of(name)} was used instead."
         segmentation = replace(segmentation, notes=(*segmentation.notes, note))
-    if isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.device.type == "cpu":
+    if name != MINIATURE and isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.device.type == "cpu":
         segmentation = replace(segmentation, notes=(*segmentation.notes, SMALLER))
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, end - begin, kept)

@@ -15,8 +15,11 @@ from PIL import Image
 import emerdiff
 from emerdiff.drawing import palette
 from emerdiff.exporting import Legend
-from emerdiff.filenames import safe_stem
+from emerdiff.filenames import readable, safe_stem
 from emerdiff.matching import match
+from emerdiff.naming import SYNONYMS, Names, Words, names
+
+from . import namers
 
 FINE = 30  # segments of a run, from which all k up to this are cut
 NOTHING_YET = "nothing is segmented yet: press Run, or choose an example"
@@ -61,6 +64,11 @@ class Found:
     def cuts(self) -> np.ndarray:
         return emerdiff.cuts(self.segmentation)
 
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """(h, w, d) float32: the image–text model's, of the picture as the network saw it."""
+        return namers.model().embed(self.segmentation.image)
+
     @property
     def name(self) -> str:
         """The name that its files get."""
@@ -78,6 +86,8 @@ class Edits:
     merged: tuple[frozenset[int], ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
     hidden: frozenset[int] = frozenset()
+    words: str = ""
+    """By which of these an image–text model names segments that the visitor has not named; empty for none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +199,55 @@ class Session:
         """(H, W) of the picture as it is shown."""
         return self.segmentation.naive_labels_at(self.found.shown.size)
 
+    @cached_property
+    def named(self) -> Names | None:
+        """What the segments show, of the visitor's words; None without any."""
+        if not self.edits.words:
+            return None
+        return self._named(Words.of(self.edits.words))
+
+    def _named(self, words: Words) -> Names:
+        return names(self.segmentation.labels, self.found.embeddings, words, namers.model(), len(self.ids))
+
     def name(self, i: int) -> str:
-        return self.edits.names.get(i, f"Segment {i}")
+        """The visitor's own, or that of the image–text model where it is sure, or a number."""
+        return self._known_name(i) or f"Segment {i}"
+
+    def _known_name(self, i: int) -> str | None:
+        own = self.edits.names.get(i)
+        return own or (self.named.name(self.ids.index(i)) if self.named else None)
+
+    @cached_property
+    def namesakes(self) -> tuple[frozenset[int], ...]:
+        """The ids of segments with one name, name by name."""
+        by_name: dict[str, set[int]] = {}
+        for i in self.ids:
+            if name := self._known_name(i):
+                by_name.setdefault(readable(name).casefold(), set()).add(i)
+        return tuple(frozenset(ids) for ids in by_name.values() if len(ids) > 1)
+
+    def fits(self, word: str, words: str) -> np.ndarray:
+        """(segments,) 0 to 1: how probably each segment shows a word rather than one of the `words` or the usual ones.
+
+        Segments without pixels have 0. Raises `ValueError` for a word that is not allowed.
+        """
+        sought = {readable(one).casefold() for one in word.split(SYNONYMS)}
+        try:
+            given = Words.of(words).groups
+        except ValueError:  # half typed
+            given = ()
+        for groups in (given, namers.words().groups):
+            if rest := [SYNONYMS.join(group) for group in groups if not sought & {one.casefold() for one in group}]:
+                break
+        return np.nan_to_num(self._named(Words.of([word, *rest])).probabilities[:, 0])
+
+    def summary(self) -> dict:
+        """As the segmentation's, for JSON, with names where there are any."""
+        summary = self.segmentation.summary()
+        if self.named:
+            for n, part in enumerate(summary["segments"]):
+                part |= self.named.summary(n) | {"name": self._known_name(self.ids[n])}
+        return summary
 
     def cells_of(self, ids: Iterable[int]) -> np.ndarray:
         """(h, w) bool: the cells of the low-resolution grid that the segments are made of."""
@@ -233,6 +290,20 @@ class Session:
         edited = self._edited(names={**self.edits.names, **dict.fromkeys(ids, name)})
         edited.legend  # noqa: B018  refuses names that are not allowed
         return edited
+
+    def ask(self, words: str) -> "Session":
+        """Named by an image–text model, of some words; without names of such a model if there are none."""
+        return self._edited(words=str(Words.of(words)) if words.strip() else "")
+
+    def merge_namesakes(self) -> "Session":
+        """Segments of one name become one, under all names at once; a name that the visitor gave stays."""
+        if not self.namesakes:
+            raise ValueError("no two segments have the same name: name the segments first, or use other words")
+        if len(self.ids) - sum(len(ids) - 1 for ids in self.namesakes) < 2:
+            raise ValueError("at least two segments must be left, but all of them have the same name")
+        names = self.edits.names
+        own = {min(ids): names[min(i for i in ids if i in names)] for ids in self.namesakes if ids & names.keys()}
+        return self._edited(merged=(*self.edits.merged, *self.namesakes), names={**names, **own})
 
     def hide(self, ids: Iterable[int]) -> "Session":
         """Hide the segments, or show them again if all of them are hidden."""

@@ -27,7 +27,7 @@ from .session import Gone, Session, needed
 NOTHING = "There is nothing to export or share yet: wait for a result, or press **Run**."
 COPIED = "Copied."
 REFUSED = "Your browser does not let this page copy. The link is selected: press Ctrl+C, or ⌘C on a Mac."
-NAMELESS = "The names of the segments are too long for a link: it opens without them."
+NAMELESS = "The names of the segments, or the words for them, are too long for a link: it opens without them."
 
 COPY = """async (session) => {
   const link = document.querySelector('#link textarea, #link input');

@@ -31,7 +31,7 @@ from explorer.session import FINE, Session
 
 MINIATURE = next(iter(MODELS))
 QUICK = {"model": MINIATURE, "num_segments": 6, "modulation_timestep": 41, "strength": 10}
-QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42, "preset": "exact", "side": 256}
+QUICK |= {"feature_timestep": 1, "smoothing": 0.8, "seed": 42, "preset": "exact", "side": 256, "words": ""}
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def segment(client, picture, **changes):
 
 
 def expected(picture, **changes):
-    settings = {k: v for k, v in (QUICK | changes).items() if k not in ("model", "side")}
+    settings = {k: v for k, v in (QUICK | changes).items() if k not in ("model", "side", "words")}
     pipe = pipeline("miniature")
     return pipe(picture, pipe.settings(**settings))
 
@@ -94,7 +94,7 @@ def test_endpoint_returns_the_labels_that_the_package_finds(client, pictures):
 
 def test_endpoints_are_named_and_documented(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/segment", "/segment_once", "/rescale_k", "/probe", "/export"}
+    assert set(endpoints) == {"/segment", "/segment_once", "/rescale_k", "/name", "/probe", "/export"}
     names = [parameter["parameter_name"] for parameter in endpoints["/segment"]["parameters"]]
     assert names == ["image", *QUICK]
     for endpoint, said in {
@@ -430,6 +430,28 @@ def test_a_copied_link_and_the_browsers_address_restore_picture_settings_k_look_
         assert not opened.get_by_label("Outlines").is_checked()
     assert page.evaluate("history.length") == entries  # Back leads to where the visitor came from
     context.close()
+
+
+def test_segments_are_named_a_word_is_found_and_the_address_carries_the_words(page):
+    ready(page)
+    page.get_by_role("tab", name="Names").click()
+    page.get_by_label("Words").fill("sky, sea|water, boat")
+    page.get_by_role("button", name="Name the segments").click()
+    page.locator("#names table").wait_for()
+    assert page.locator("#names meter").count() == page.locator("#names tr").count() - 1 > 1
+    page.wait_for_function("/words/.test(location.search) && /sea%7Cwater/.test(location.search)")
+    page.get_by_label("Find").fill("boat")
+    page.locator("#lit figure").wait_for()
+    page.get_by_label("Words").fill("sky")
+    page.get_by_role("button", name="Name the segments").click()
+    page.get_by_text("Give at least two words, since a name is a choice between words").wait_for()
+    page.reload()
+    page.get_by_role("tab", name="Names").click()
+    page.locator("#names table").wait_for(timeout=60_000)
+    assert page.get_by_label("Words").input_value() == "sky, sea|water, boat"
+    page.get_by_role("button", name="Remove the names").click()
+    page.locator("#names table").wait_for(state="detached")
+    page.wait_for_function("!/words/.test(location.search)")
 
 
 def test_where_copying_is_refused_the_link_is_selected_to_be_copied_by_hand(page):

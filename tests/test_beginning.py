@@ -204,14 +204,15 @@ def test_a_small_autoencoder_is_mentioned_where_it_decodes(begin, checkpoint, pi
     picture.save(file := tmp_path / "picture.png")
     quick = {"num_segments": 3, "num_inference_steps": 10, "modulation_timestep": 101, "image_area": 64 * 64}
 
-    def notes() -> tuple[str, ...]:
-        found = value_of(runs.find(file, checkpoint.name, "fast", quick, name=str(checkpoint)))
-        return found.segmentation.notes
+    def notes(model: str, name: str) -> tuple[str, ...]:
+        return value_of(runs.find(file, model, "fast", quick, name=name)).segmentation.notes
 
-    assert runs.SMALLER not in notes()
+    of_checkpoint = checkpoint.name, str(checkpoint)
+    assert runs.SMALLER not in notes(*of_checkpoint)
+    assert runs.SMALLER not in notes(runs.label_of(runs.MINIATURE), runs.MINIATURE)  # which has no other
     own = save_tiny_autoencoder(tmp_path / "tiny")
     runs._pipelines[str(checkpoint)] = emerdiff.load(checkpoint, device="cpu", dtype=torch.float32, autoencoder=own)
-    assert runs.SMALLER in notes()
+    assert runs.SMALLER in notes(*of_checkpoint)
 
 
 def test_an_automatic_autoencoder_is_asked_for_with_every_checkpoint(begin, small, monkeypatch):

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,10 +14,12 @@ import pytest
 import torch
 from conftest import quick
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from emerdiff import Settings
-from emerdiff.__main__ import main, segment
+from emerdiff.__main__ import main
+from emerdiff.dataset.commands import segment_all
+from emerdiff.dataset.pictures import find
+from emerdiff.dataset.run import Wanted
 from emerdiff.drawing import overlay, palette
 from emerdiff.studies import ablation, sweep
 
@@ -63,9 +65,10 @@ def test_a_broken_picture_is_reported_and_the_others_are_written(run):
     expected = {f"scene_{ending}_{what}" for ending in ("png", "jpg") for what in ("labels.png", "overlay.png")}
     expected |= {"scene_png.json", "scene_jpg.json"}
     target = folder / "new" / "out"
-    assert {path.name for path in target.iterdir()} == expected
+    assert {path.name for path in target.iterdir()} == expected | {".emerdiff", "manifest.json", "failures.txt"}
+    assert (target / "failures.txt").read_text().startswith("broken.png: broken.png cannot be read: ")
     for ending in ("png", "jpg"):
-        assert f"{folder / 'scene'}.{ending} -> {target / 'scene'}_{ending}_labels.png, _overlay.png, .json\n" in out
+        assert f"{folder / 'scene'}.{ending} -> {target / 'scene'}_{ending}\n" in out
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
@@ -89,6 +92,70 @@ def test_what_is_written_is_what_the_pipeline_returns(run, small, ending):
     assert sum(segment["naive_share"] for segment in segments) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.fixture
+def named(capsys, checkpoint, picture, tmp_path):
+    """Runs `segment` with words and a map of scores: one word in the left half, another in the right."""
+    picture.save(tmp_path / "a.png")
+    scores = np.zeros((4, 6, 3), np.float32)
+    scores[:, :3, 0], scores[:, 3:, 2] = 9, 9
+    np.savez(tmp_path / "map.npz", scores=scores, words=np.array(["sea", "house", "tree"]))
+    (tmp_path / "words.txt").write_text("tree\nsea|house\n")
+
+    def run(out: Path, *options: str):
+        command = ["segment", tmp_path / "a.png", "--out", out, "--model", checkpoint, "--device", "cpu", *QUICK]
+        words = ["--words", tmp_path / "words.txt", "--name-model", tmp_path / "map.npz"]
+        return called(capsys, *command, *words, *options)
+
+    return run
+
+
+def test_names_go_into_summaries_and_are_the_classes_of_a_dataset(named, tmp_path):
+    out = tmp_path / "out"
+    assert named(out, "--format", "png", "coco")[0] == 0
+    summary, coco = strict((out / "a.json").read_text()), strict((out / "coco" / "annotations.json").read_text())
+    segments = {one["segment"]: one for one in summary["segments"]}
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    assert list(names.values()) == ["tree", "sea", "unsure"] and coco["annotations"]
+    found = [names[one["category_id"]] for one in coco["annotations"]]
+    shown = [segments[i] for i in np.unique(Image.open(out / "a_labels.png"))]
+    assert found == [one["name"] or "unsure" for one in shown]
+    for one in shown:
+        told = [word["word"] for word in one["words"]]
+        assert sorted(told) == ["sea", "tree"] and one["name"] in (None, told[0])
+    status, _, err = named(out, "--format", "png", "coco", "--merge-names")  # other segments: not the same run
+    assert status == 1 and "merge_names False" in err
+
+
+def test_segments_of_one_name_can_be_written_as_one(named, tmp_path):
+    assert named(tmp_path / "each")[0] == named(tmp_path / "merged", "--merge-names")[0] == 0
+    each, merged = (strict((tmp_path / run / "a.json").read_text())["segments"] for run in ("each", "merged"))
+    cells = {}
+    for one in each:
+        cells[one["name"] or one["segment"]] = cells.get(one["name"] or one["segment"], 0) + one["cells"]
+    assert len(merged) == len(cells) < len(each) and {one["name"] for one in merged} == {one["name"] for one in each}
+    assert sorted(one["cells"] for one in merged) == sorted(cells.values())
+    assert all(cells[one["name"]] == one["cells"] for one in merged if one["name"])
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--name-model", "map.npz"], "--name-model needs --words"),
+        (["--merge-names"], "--merge-names needs --words"),
+        (["--words", "a,b", "--name-model", "map.npz"], "is a map of one picture, but there are 2 pictures"),
+        (["--words", "sky"], "give at least two words, since a name is a choice between words: there is only 'sky'"),
+        (["--words", "sky,sky"], "'sky' is there twice"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused_before_any_work(capsys, picture, tmp_path, options, expected):
+    for name in "ab":
+        picture.save(tmp_path / f"{name}.png")
+    pictures = map(str, (tmp_path / "a.png", tmp_path / "b.png"))
+    with suppress(SystemExit):  # of the parser, for values
+        main(["segment", *pictures, "--out", str(tmp_path / "out"), "--model", "none", *options])
+    assert expected in capsys.readouterr().err
+
+
 def test_a_summary_is_strict_json_even_where_a_segment_has_no_pixel(small, picture):
     result = small(picture, quick())
     result.labels[:] = 1
@@ -101,10 +168,11 @@ def test_one_good_picture_gives_status_0_under_its_plain_name(capsys, checkpoint
     picture.save(tmp_path / "only.png")
     options = ["--modulation-timestep", 281, "--num-segments", 2, "--no-attention-injection", "--no-keep-aspect"]
     model = ["--model", checkpoint, "--device", "cpu"]
-    status, out, err = called(capsys, "segment", tmp_path / "only.png", "--out", tmp_path, *model, *QUICK, *options)
-    assert status == 0 and "only_labels.png" in out
+    place = tmp_path / "out"
+    status, out, err = called(capsys, "segment", tmp_path / "only.png", "--out", place, *model, *QUICK, *options)
+    assert status == 0 and (place / "only_labels.png").exists()
     assert "only.png: Modulation timestep 281 is not on the grid of 10 sampling steps; the nearest, 301" in err
-    summary = strict((tmp_path / "only.json").read_text())
+    summary = strict((place / "only.json").read_text())
     assert summary["settings"]["attention_injection"] is summary["settings"]["keep_aspect"] is False
     assert summary["size"] == [64, 64] and len(summary["segments"]) == 2
 
@@ -115,7 +183,7 @@ def test_one_good_picture_gives_status_0_under_its_plain_name(capsys, checkpoint
         (["--num-segments", "1"], "num_segments must be a whole number from 2 to 256, not 1"),
         (["--strength", "nan"], "strength must be a number from 0 to 1000, not nan"),
         (["--smoothing", "much"], "smoothing must be a number from 0 to 20, not 'much'"),
-        (["--kmeans-n-init", "2.5"], 'kmeans_n_init must be a whole number from 1 to 1000, not 2.5'),
+        (["--kmeans-n-init", "2.5"], "kmeans_n_init must be a whole number from 1 to 1000, not 2.5"),
     ],
 )
 def test_a_bad_setting_gives_status_1_and_its_range(capsys, checkpoint, tmp_path, option, expected):
@@ -139,8 +207,8 @@ def test_a_model_or_device_that_is_not_there_gives_status_1_and_the_reason(capsy
 
 def test_too_many_segments_for_one_picture_are_reported_like_a_broken_file(capsys, checkpoint, picture, tmp_path):
     picture.save(tmp_path / "a.png")
-    arguments = ["segment", tmp_path / "a.png", "--out", tmp_path, "--model", checkpoint, "--device", "cpu", *QUICK]
-    status, _, err = called(capsys, *arguments, "--num-segments", 200)
+    where = [tmp_path / "a.png", "--out", tmp_path / "out", "--model", checkpoint, "--device", "cpu"]
+    status, _, err = called(capsys, "segment", *where, *QUICK, "--num-segments", 200)
     assert status == 1 and re.search(r"a\.png: num_segments is 200, .* 128 cells", err)
 
 
@@ -159,8 +227,8 @@ def test_a_folder_that_cannot_be_made_gives_status_1_and_the_reason(capsys, chec
 def folder(picture, tmp_path, monkeypatch):
     """A folder to be in, with a.png and b.png."""
     monkeypatch.chdir(tmp_path)
-    for name in ("a.png", "b.png"):
-        picture.resize((64, 64)).save(name)
+    picture.resize((64, 64)).save("a.png")
+    picture.resize((64, 64)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save("b.png")
     return tmp_path
 
 
@@ -171,19 +239,20 @@ def model(checkpoint):
 
 def written(folder: Path) -> set[str]:
     """What the files' names begin with; each picture has all three, and nothing else is left."""
-    stems = {path.name.removesuffix(".json") for path in folder.iterdir() if path.suffix == ".json"}
+    stems = {path.name.removesuffix(".json") for path in folder.glob("*.json")} - {"manifest"}
     files = {stem + ending for stem in stems for ending in ("_labels.png", "_overlay.png", ".json")}
-    assert {path.name for path in folder.iterdir()} == files
+    assert {path.name for path in folder.iterdir()} - {"failures.txt"} <= files | {".emerdiff", "manifest.json"}
+    assert not list((folder / ".emerdiff").glob("part-*"))
     return stems
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such names")
 def test_no_name_stops_a_batch_or_is_printed_raw(folder, model):
     long = "é" * 125
-    names = ["-dash.png", "-h.png", "two\nlines.png", "\x1b]0;title\x07.png", "\u202egnp.png", "東京 🌳.png"]
+    names = ["-dash.png", "@t.png", "-h.png", "two\nlines.png", "\x1b]0;title\x07.png", "\u202egnp.png", "東京 🌳.png"]
     names += ["CON.png", f"{long}.png", os.fsdecode(b"latin\xe9.png"), "a.jpg", "A.png", "a_labels.png"]
     for name in names:
-        (folder / name).write_bytes((folder / "b.png").read_bytes())
+        (folder / name).write_bytes((folder / "b.png").read_bytes() + os.fsencode(name))  # none is like another
     (folder / "empty.png").touch()
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "fifo.png")
@@ -200,20 +269,28 @@ def test_no_name_stops_a_batch_or_is_printed_raw(folder, model):
         assert f"{name.encode('unicode_escape').decode() if name.isascii() else name[-4:]} -> out" in out
     for name in wrong:
         assert f"\n{name or '.'}: " in f"\n{err}"
-    stems = {"dash", "h", "two lines", "]0;title", "gnp", "東京 🌳", "_CON", "latin", "a_jpg", "a_labels", "b"}
+    stems = {"dash", "@t", "h", "two lines", "]0;title", "gnp", "東京 🌳", "_CON", "latin", "a_jpg", "a_labels", "b"}
     assert stems < written(folder / "out") and len(written(folder / "out")) == len(names) - 2
     assert strict((folder / "out" / "latin.json").read_text())["picture"] == r"latin\udce9.png"
 
 
 class Failing:
-    """The pipeline, but with some pictures, by name, something else happens first."""
+    """The pipeline, but before some of its runs, by number, something else happens."""
 
     def __init__(self, pipe, happens):
-        self.pipe, self.happens = pipe, happens
+        self.pipe, self.happens, self.runs = pipe, happens, 0
 
-    def __call__(self, path, *arguments, **options):
-        self.happens.get(path.name, lambda: None)()
-        return self.pipe(path, *arguments, **options)
+    def __call__(self, *arguments, **options):
+        self.runs += 1
+        self.happens.get(self.runs - 1, lambda: None)()
+        return self.pipe(*arguments, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.pipe, name)
+
+
+def in_out(pipe, *names: str, **changes) -> int:
+    return segment_all(pipe, Wanted(quick(**changes)), find(names, Path("out")), Path("out"))
 
 
 def raising(error):
@@ -232,27 +309,26 @@ HAPPENS = [
     (raising(OSError(5, "Input/output error", "some.png")), "Input/output error: some.png"),
     (raising(KeyError("x")), "KeyError: 'x'"),
     (raising(type("Unheard", (Exception,), {})()), "Unheard: "),
-    (lambda: Path("out/8_overlay.png").mkdir(), "8_overlay.png already exists and was not written by this"),
-    (lambda: Path("out/9.json").symlink_to("../a.png"), "its 9.json would overwrite one of the pictures"),
-    (lambda: Path("10.png").unlink(), "10.png cannot be read: No such file or directory"),
+    (lambda: Path("out/8_overlay.png").mkdir(), "8_overlay.png already exists and is not of this run: move it"),
+    (lambda: Path("out/9.json").symlink_to("../a.png"), "9.json already exists and is not of this run: move it"),
 ]
 
 
 def test_whatever_happens_with_a_picture_the_others_are_segmented(capsys, small, folder):
-    happens = {f"{i}.png": what for i, (what, _) in enumerate(HAPPENS, 1)}
-    for name in happens:
-        (folder / name).write_bytes((folder / "a.png").read_bytes())
-    images = [Path(name) for name in ("a.png", *happens, "b.png")]
-    assert segment(Failing(small, happens), quick(), images, folder / "out") == 1
+    happens = {i: what for i, (what, _) in enumerate(HAPPENS, 1)}
+    for i in happens:
+        (folder / f"{i}.png").write_bytes((folder / "a.png").read_bytes() + bytes([i]))
+    assert in_out(Failing(small, happens), "a.png", *(f"{i}.png" for i in happens), "b.png") == 1
     out, err = capsys.readouterr()
-    assert re.findall(r"(.*)\.png -> out", out.replace(str(folder) + "/", "")) == ["a", "b"]
-    assert out.endswith("\n2 of 12 pictures segmented, 10 failed\n")
+    assert re.findall(r"(.*)\.png -> out", out) == ["a", "b"]
+    assert out.endswith("\n2 of 11 pictures segmented, 9 failed\n")
+    noted = Path("out/failures.txt").read_text().splitlines()
     for i, (_, said) in enumerate(HAPPENS, 1):
-        assert f"\n{i}.png: {said}" in f"\n{err}"
-    assert not list(folder.glob("out/.*")) and (folder / "a.png").read_bytes() == (folder / "1.png").read_bytes()
+        assert f"\n{i}.png: {said}" in f"\n{err}" and noted[i - 1].startswith(f"{i}.png: {said.rstrip()}")
+    assert (folder / "a.png").read_bytes() == (folder / "1.png").read_bytes()[:-1]
 
 
-def test_a_full_disk_fails_a_picture_and_leaves_no_half_of_its_files(capsys, small, folder):
+def test_a_full_disk_ends_a_run_and_leaves_no_half_of_a_pictures_files(small, folder):
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -260,18 +336,17 @@ def test_a_full_disk_fails_a_picture_and_leaves_no_half_of_its_files(capsys, sma
         resource.setrlimit(resource.RLIMIT_FSIZE, (400, limits[1]))  # bytes of a file; the label PNG has fewer
 
     try:
-        images = [Path("a.png"), Path("b.png")]
-        assert segment(Failing(small, {"b.png": full}), quick(), images, folder / "out") == 1
+        with pytest.raises(OSError, match="File too large"):
+            in_out(Failing(small, {1: full}), "a.png", "b.png")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "b.png: File too large" in capsys.readouterr().err
     assert written(folder / "out") == {"a"}
+    assert in_out(small, "a.png", "b.png") == 0 and written(folder / "out") == {"a", "b"}
 
 
 def test_an_interrupt_stops_all(capsys, small, folder, monkeypatch):
-    stopping = Failing(small, {"b.png": raising(KeyboardInterrupt())})
     with pytest.raises(KeyboardInterrupt):
-        segment(stopping, quick(), [Path("b.png"), Path("a.png")], folder / "out")
+        in_out(Failing(small, {0: raising(KeyboardInterrupt())}), "b.png", "a.png")
     assert written(folder / "out") == set()
     monkeypatch.setattr("emerdiff.options.load", lambda *_, **__: raising(KeyboardInterrupt())())
     assert called(capsys, "segment", "a.png", "--out", "out") == (130, "", "stopped\n")
@@ -299,79 +374,54 @@ def test_streams_that_nobody_reads_change_nothing(folder, model, monkeypatch, br
 # --- What is there is not overwritten
 
 
-def in_place(pipe, *images: str, **changes) -> int:
-    """Writes the results beside the pictures."""
-    return segment(pipe, quick(**changes), [*map(Path, images)], Path("."))
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_the_command_wrote_itself_is_overwritten(capsys, folder, small):
-    assert in_place(small, "a.png") == 0
-    first = {path: path.read_bytes() for path in folder.iterdir()}
-    assert in_place(small, "a.png", num_segments=2) == 0
-    assert {path.name for path in folder.iterdir() if first[path] == path.read_bytes()} == {"a.png", "b.png"}
-
-    labels = Image.open("a_labels.png")
-    marked = PngInfo()
-    marked.add_text("Software", labels.info["Software"])
-    values = strict(Path("a.json").read_text())
-
-    def edited():
-        changed = labels.copy()
-        changed.putpixel((5, 5), 1 - changed.getpixel((5, 5)))
-        changed.save("a_labels.png", pnginfo=marked)
-
-    def saved_by_another():
-        labels.save("a_labels.png")
-
-    def noted():
-        Path("a.json").write_text(json.dumps(values | {"note": "keep"}))
-
-    def anothers():
-        Path("a.json").write_text('{"shapes": []}')
-
-    def list_of_another():
-        Path("a.json").write_text("[1]")
-
-    def empty():
-        Path("a_overlay.png").write_bytes(b"")
-
-    def link():
-        Path("a_overlay.png").rename("elsewhere.png")
-        Path("a_overlay.png").symlink_to("elsewhere.png")
-
-    def dangling():
-        Path("a_overlay.png").symlink_to("nowhere")
-
-    def a_folder():
-        Path("a_overlay.png").mkdir()
-
-    own = {name: Path(name).read_bytes() for name in ("a_labels.png", "a_overlay.png", "a.json")}
-    for change in (edited, saved_by_another, noted, anothers, list_of_another, empty, link, dangling, a_folder):
-        if change in (dangling, a_folder):
-            Path("a_overlay.png").unlink()
-        change()
-        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-        capsys.readouterr()
-        assert in_place(small, "a.png") == 1
-        out, err = capsys.readouterr()
-        assert not out and re.search(r"a\.png: a\S+ already exists and .* choose another folder", err)
-        assert before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}, change
-        if not Path("a_overlay.png").is_dir():
-            for name, content in own.items():
-                Path(name).unlink(missing_ok=True)
-                Path(name).write_bytes(content)
+def test_a_folder_belongs_to_one_run_and_what_is_done_stays_as_it_is(small, folder):
+    assert in_out(small, "a.png") == 0
+    Image.open("b.png").save("out/a_labels.png")  # edited, say
+    before = contents(folder / "out")
+    assert in_out(Failing(small, {0: raising(AssertionError())}), "a.png") == 0
+    assert contents(folder / "out") == before
+    changed = [(quick(seed=7), {}, "seed 42"), (quick(), {"min_confidence": 0.5}, "min_confidence 0"),
+               (quick(), {"formats": ("npz", "png")}, r'formats \["png"\]')]  # fmt: skip
+    for settings, changes, said in changed:
+        with pytest.raises(ValueError, match=f"out holds a run with {said}.*: choose another folder"):
+            segment_all(small, Wanted(settings, **changes), [], Path("out"))
+    with torch.no_grad():
+        weight = next(small.unet.parameters())
+        kept = weight.clone()
+        weight += 1
+        with pytest.raises(ValueError, match="out holds a run with weights [0-9a-f]{64}: choose"):
+            in_out(small, "a.png")
+        weight.copy_(kept)  # adding and subtracting would round it, for all tests that follow
+    assert contents(folder / "out") == before
 
 
-def test_a_result_never_takes_the_place_of_another_picture(capsys, folder, small):
-    (folder / "link").mkdir()
-    assert in_place(small, "a.png") == 0  # so that all three may be overwritten
-    os.link("a_overlay.png", "link/same.png")
-    for other in ("a_labels.png", "link/same.png"):
-        before = (folder / "a_labels.png").read_bytes()
-        assert in_place(small, "a.png", other) == 1
-        out, err = capsys.readouterr()
-        assert re.search(r"a\.png: its a_\w+\.png would overwrite one of the pictures", err)
-        assert "1 of 2" in out and (folder / "a_labels.png").read_bytes() == before
+def test_files_from_elsewhere_are_not_overwritten(small, folder):
+    Path("out").mkdir()
+    Path("out/thesis.txt").touch()
+    with pytest.raises(ValueError, match="out holds files that are not of such a run, as thesis.txt: choose a new"):
+        in_out(small, "a.png")
+    Path("out/thesis.txt").unlink()
+    assert in_out(small, "a.png") == 0
+    kinds = (lambda file: file.write_bytes(b"mine"), lambda file: file.symlink_to("nowhere"), Path.mkdir)
+    for name, write in zip(("b_labels.png", "b_overlay.png", "b.json"), kinds, strict=True):
+        write(mine := Path("out", name))
+        before = mine.is_symlink() or mine.is_dir() or mine.read_bytes()
+        assert in_out(small, "b.png") == 1 and not Path("out/.emerdiff/done/b.json").exists()
+        assert before == (mine.is_symlink() or mine.is_dir() or mine.read_bytes())
+        mine.rmdir() if mine.is_dir() else mine.unlink()
+    assert in_out(small, "b.png") == 0 and not Path("out/failures.txt").exists()
+
+
+def test_pictures_in_the_folder_for_the_results_are_refused(capsys, folder):
+    Path("out/below").mkdir(parents=True)
+    shutil.copy("a.png", "out/below/c.png")
+    for picture, out in (("out/below/c.png", "out"), ("out/below", "out"), ("out", "./out"), ("a.png", ".")):
+        status, _, err = called(capsys, "segment", picture, "--out", out)
+        assert status == 1 and f".png lies in the folder for the results, {Path(out)}: choose another --out" in err
 
 
 # --- The studies

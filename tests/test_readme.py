@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emerdiff import EmerDiffPipeline, Segmentation
+from emerdiff.imagetext import CLIPS
 from emerdiff.loading import REVISIONS, SMALL_AUTOENCODERS
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,7 @@ README = ROOT / "README.md"
 PAPERS = (README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "emerdiff" / "miniature" / "README.md")
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAPERS}
 OF_A_DATASET = {"images/", "labels/"}  # that a reader brings
-ELSEWHERE = {*REVISIONS, *SMALL_AUTOENCODERS.values()}  # on the Hub
+ELSEWHERE = {*REVISIONS, *CLIPS, *SMALL_AUTOENCODERS.values()}  # on the Hub
 
 each = pytest.mark.parametrize("path", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
 

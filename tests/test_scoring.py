@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from emerdiff.drawing import boundaries
+from emerdiff.masks import pooled
 from emerdiff.matching import agreement
 from emerdiff.studies import scoring
 from emerdiff.studies.scoring import Table, boundary_counts, tabulate
@@ -69,7 +70,7 @@ def test_an_embedding_is_the_mean_feature_of_a_segments_pixels_void_or_not():
 
 def test_pooled_features_pass_over_labels_that_are_none():
     labels = np.array([[0, 255], [2, 2]])
-    sums, pixels = scoring.pooled(labels, np.array([[[1.0], [5]], [[2], [4]]]), 3)
+    sums, pixels = pooled(labels, np.array([[[1.0], [5]], [[2], [4]]]), 3)
     assert sums.tolist() == [[1], [0], [6]] and pixels.tolist() == [1, 0, 2]
 
 

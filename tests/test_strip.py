@@ -73,7 +73,7 @@ def marked(page) -> list[str]:
 
 
 def said(page, text: str) -> None:
-    has = "text => document.querySelector('textarea, input[type=text]').value.includes(text)"
+    has = "text => document.querySelector('textarea, input[type=text]')?.value.includes(text)"
     page.wait_for_function(has, arg=text)
 
 

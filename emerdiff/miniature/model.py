@@ -18,29 +18,32 @@ VAE_WIDTH = 32
 SIDE = 256  # of the pictures, in pixels
 
 
-def new_tokenizer(captions: Iterable[str], vocabulary: int = 1024) -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte-pair merges are learned from `captions`; padded and cut to 77 tokens.
+def new_tokenizer(captions: Iterable[str], vocabulary: int = 1024, length: int = TEXT_LENGTH) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte-pair merges are learned from `captions`; padded and cut to `length` tokens.
 
     It has at most `vocabulary` tokens, among them all bytes: it can spell any caption.
     """
-    blank = CLIPTokenizer(model_max_length=TEXT_LENGTH)
+    blank = CLIPTokenizer(model_max_length=length)
     return blank.train_new_from_iterator(captions, vocab_size=vocabulary)
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=TEXT_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return CLIPTextModel(CLIPTextConfig(**text_config(tokenizer)))
+
+
+def text_config(tokenizer: CLIPTokenizer) -> dict:
+    """The configuration of a small text encoder for the tokens of a tokenizer."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 4 * TEXT_WIDTH,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,23 +37,34 @@ def draw(turn: tuple[int, Photograph | None], side: int) -> tuple[np.ndarray, st
 class Stream:
     """Pictures drawn ahead by worker processes, a share of them from `photographs`; at most `ahead` are waiting.
 
-    The workers are forked: make the stream before anything touches a GPU.
+    `draw` makes one of a seed and its photograph, at the side. The workers are forked: make the stream before anything
+    touches a GPU.
     """
 
-    def __init__(self, first_seed: int, side: int, photographs: Photographs, *, workers: int, ahead: int = 512) -> None:
+    def __init__(
+        self,
+        first_seed: int,
+        side: int,
+        photographs: Photographs,
+        *,
+        workers: int,
+        ahead: int = 512,
+        draw: Callable = draw,
+    ) -> None:
         self.next_seed, self._photographs, self._closed = first_seed, photographs, False
         self._room = threading.Semaphore(ahead)
         self._drawn: queue.Queue[tuple[np.ndarray, str]] = queue.Queue()
+        self._draw = functools.partial(draw, side=side)
         self._pool = multiprocessing.get_context("fork").Pool(workers, os.nice, (10,))
-        threading.Thread(target=self._run, args=(side,), daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def _turns(self) -> Iterator[tuple[int, Photograph | None]]:
         while self._room.acquire() and not self._closed:
             self.next_seed += 1
             yield self.next_seed - 1, self._photographs.of(self.next_seed - 1)
 
-    def _run(self, side: int) -> None:
-        for drawn in self._pool.imap_unordered(functools.partial(draw, side=side), self._turns()):
+    def _run(self) -> None:
+        for drawn in self._pool.imap_unordered(self._draw, self._turns()):
             self._drawn.put(drawn)
 
     def take(self, at_most: int, at_least: int) -> list[tuple[np.ndarray, str]]:

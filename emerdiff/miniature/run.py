@@ -19,9 +19,32 @@ from . import model
 
 DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the method uses
 
+ENDS = ("conv_in", "conv_out", "patch_embedding")  # layers from and to pixels or latents
 MOMENTUM = 0.95  # of Muon, Nesterov's
 
 log = logging.getLogger("emerdiff.miniature.train")
+
+
+class Clock:
+    """A training's time; on a CPU processor time per thread, so that a busy machine trains as much as a quiet one."""
+
+    def __init__(self, device: torch.device, minutes: float) -> None:
+        self.device, self.minutes = device, minutes
+        self.before, self.started = 0.0, self.now()  # seconds of earlier runs; when this one started
+
+    def now(self) -> float:
+        """Seconds."""
+        return time.process_time() / torch.get_num_threads() if self.device.type == "cpu" else time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, earlier runs included."""
+        return self.before + self.now() - self.started
+
+    @property
+    def share(self) -> float:
+        """Share of the time that has passed: 0 to 1, then beyond."""
+        return self.seconds / (60 * self.minutes)
 
 
 class Run:
@@ -39,9 +62,8 @@ class Run:
     ) -> None:
         """`vae`: the autoencoder of the pipeline to start from, of any width; None for a new one."""
         torch.manual_seed(seed)
-        self.out, self.device, self.minutes = out, device, minutes
-        self.started = self.clock()
-        self.seconds_before, self.step, self.encoded = 0.0, 0, False
+        self.out, self.device, self.clock = out, device, Clock(device, minutes)
+        self.step, self.encoded = 0, False
         self.tokenizer, self.no_caption = tokenizer, tokens(tokenizer, [""]).to(device)
         self.scheduler = model.new_scheduler()
         self.vae = (vae or model.new_vae()).to(device, memory_format=torch.channels_last)
@@ -65,28 +87,22 @@ class Run:
         """Short at first: over a thousand steps, a decay of 0.999 alone would keep a third of the initial weights."""
         return EMAModel(self.denoiser.parameters(), decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
 
-    def clock(self) -> float:
-        """Seconds; on a CPU, processor time per thread, so that a busy machine trains as much as a quiet one."""
-        return time.process_time() / torch.get_num_threads() if self.device.type == "cpu" else time.monotonic()
-
     @property
     def share(self) -> float:
-        """Share of the time that has passed: 0 to 1, then beyond."""
-        return (self.seconds_before + self.clock() - self.started) / (60 * self.minutes)
+        return self.clock.share
 
     def save(self, next_seed: int) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"seconds": self.share * 60 * self.minutes, "step": self.step, "next_seed": next_seed}
+        state |= {"seconds": self.clock.seconds, "step": self.step, "next_seed": next_seed}
         state |= {"encoded": self.encoded, "scaling_factor": self.vae.config.scaling_factor}
-        torch.save(state, self.out / "checkpoint.tmp")
-        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
+        save_whole(state, self.out / "checkpoint.pt")
 
     def resume(self, checkpoint: Path) -> None:
         state = torch.load(checkpoint, map_location=self.device, weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.vae.register_to_config(scaling_factor=state["scaling_factor"])
-        self.seconds_before, self.step, self.encoded = state["seconds"], state["step"], state["encoded"]
+        self.clock.before, self.step, self.encoded = state["seconds"], state["step"], state["encoded"]
         log.info("resumed at step %d, %.0f %% of the time", self.step, 100 * self.share)
 
     def start_from(self, pipeline: EmerDiffPipeline) -> None:
@@ -115,6 +131,13 @@ class Run:
         self.average.restore(self.denoiser.parameters())
         pipeline = EmerDiffPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler)
         pipeline.save_pretrained(self.out / "pipeline", max_shard_size="9MB")
+
+
+def save_whole(state: object, file: Path) -> None:
+    """The file is complete or as it was."""
+    part = file.with_suffix(".tmp")
+    torch.save(state, part)
+    part.replace(file)
 
 
 def tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:  # (n, 77) int64
@@ -171,12 +194,12 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def inner_weights(denoiser: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def inner_weights(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Weights of inner linear and convolution layers; all other parameters (ends, norms, biases, embeddings)."""
-    layers = {name: part for name, part in denoiser.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
-    weights = [layer.weight for name, layer in layers.items() if not name.endswith(("conv_in", "conv_out"))]
+    layers = {name: part for name, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    weights = [layer.weight for name, layer in layers.items() if not name.endswith(ENDS)]
     inner = {id(weight) for weight in weights}
-    return weights, [p for p in denoiser.parameters() if id(p) not in inner]
+    return weights, [p for p in network.parameters() if id(p) not in inner]
 
 
 def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:

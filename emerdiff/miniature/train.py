@@ -20,7 +20,6 @@ every few of them; the same command resumes from it. The finished pipeline, with
 is written to OUT/pipeline.
 """
 
-import argparse
 import logging
 import os
 from dataclasses import dataclass
@@ -34,7 +33,8 @@ from transformers import CLIPTokenizer
 
 from ..pipeline import EmerDiffPipeline
 from . import model
-from .photographs import Photographs, find_photographs
+from .options import new_parser, prepared
+from .photographs import Photographs
 from .pictures import FIRST_SEED, Store, Stream, random_crops
 from .run import Recorded, Report, Run, annealed, optimize, set_rate, tokens
 from .scenes import draw_scene
@@ -189,12 +189,12 @@ def train_denoiser(
 
 def keep_all(run: Run, stream: Stream, kept: Store, file: Path) -> None:
     """Fill `kept`, saving it to `file` repeatedly; that time does not count as training."""
-    began = run.clock()
+    began = run.clock.now()
     while len(kept) < kept.rows:
         draw_latents(run, stream, kept, 512, at_least=len(kept) + 512)  # or as many as there is room for
         run.save(stream.next_seed)
         kept.save(file)
-    run.started += run.clock() - began
+    run.clock.started += run.clock.now() - began
 
 
 def load_tokenizer(out: Path, start: Path | None, photographs: Photographs) -> CLIPTokenizer:
@@ -259,18 +259,12 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m emerdiff.miniature.train", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/miniature"), help="folder for checkpoint and result")
-    parser.add_argument(
-        "--minutes", type=float, default=24, help="of training, earlier runs included; on a CPU, of processor time"
-    )
+    parser = new_parser("train", __doc__.split("\n")[0], out="runs/miniature", minutes=24)
     parser.add_argument(
         "--start",
         type=Path,
         help="finished pipeline to start from: keeps its autoencoder and, without --photographs, its vocabulary",
     )
-    seeds = "first seed of scenes and noise; use a new one with --start (default: %(default)s)"
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help=seeds)
     parser.add_argument(
         "--stages",
         type=float,
@@ -280,20 +274,12 @@ def main() -> None:
         help="shares of the time at which training at a quarter and at half of the side end (default: %(default)s)",
     )
     parser.add_argument(
-        "--photographs",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="folders or tars of pictures and captions: KEY.jpg, .png or .webp, and KEY.txt with a caption a line",
-    )
-    parser.add_argument(
         "--photographs-share",
         type=float,
         default=PHOTOGRAPHS_SHARE,
         metavar="SHARE",
         help="share of the pictures that are photographs; the others are drawn (default: %(default)s)",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     if arguments.minutes < 3:
         parser.error("--minutes must be at least 3, for each stage to see some scenes")
@@ -303,14 +289,8 @@ def main() -> None:
         parser.error("--stages must be two shares of the time, from 0 to 1, the first no larger than the second")
     if not 0 < arguments.photographs_share <= 1:
         parser.error("--photographs-share must be above 0 and at most 1")
-    torch.set_float32_matmul_precision("high")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options = vars(arguments)
-    paths, share = options.pop("photographs"), options.pop("photographs_share")
-    try:
-        photographs = Photographs(find_photographs(paths, workers=os.cpu_count() or 1) if paths else (), share)
-    except ValueError as error:
-        parser.error(str(error))
+    photographs = prepared(parser, options.pop("photographs"), options.pop("photographs_share"))
     train(options.pop("out"), torch.device(options.pop("device")), photographs=photographs, **options)
 
 

@@ -1,14 +1,19 @@
-"""The studies' commands: their options, and what they print and write."""
+"""The commands of the studies: their options, and what they print and write."""
 
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..dataset import folder
+from ..imagetext import load_image_text
+from ..loading import MINIATURE, best_device, load
 from ..miniature.scenes import draw_scene
 from ..options import (
     add_dtype,
@@ -22,6 +27,8 @@ from ..options import (
     output_file,
     settings_of,
 )
+from ..processes import processes
+from ..quiet import quiet
 from ..settings import PRESETS, Settings
 from ..terminal import say
 from . import ablation as ablations
@@ -29,9 +36,11 @@ from . import benchmark as benchmarks
 from . import evaluation as evaluations
 from . import granularity as granularities
 from . import pairs as pairings
+from . import students
 from . import sweep as sweeps
+from . import vocabulary as vocabularies
 from .competitors import METHODS
-from .datasets import open_dataset
+from .datasets import Dataset, Scenes, open_dataset
 
 SD_SIZE = "sd-size"
 
@@ -51,6 +60,38 @@ def add(commands) -> None:
     add_dtype(evaluating)
     add_settings(evaluating)
     evaluating.set_defaults(command=evaluate)
+
+    drawing = commands.add_parser("draw", help="write drawn scenes as a folder with images/ and labels/")
+    drawing.add_argument("dataset", metavar="SCENES", help="scenes:FIRST..LAST, or scenes of one kind")
+    drawing.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    drawing.set_defaults(command=draw)
+
+    teaching = commands.add_parser("student", help="train small segmenters on masks, and score what they learned")
+    source = "folder of `segment` with the formats imagefolder and npz, or a dataset with truth, as for `evaluate`"
+    teaching.add_argument("source", metavar="SOURCE", help=source)
+    teaching.add_argument("--test", required=True, metavar="DATASET", help="dataset to score on")
+    teaching.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scores and students")
+    named = "dataset with truth from whose mean features the segments of SOURCE get their classes"
+    teaching.add_argument("--concepts", metavar="DATASET", help=named)
+    masks = "which masks of SOURCE (default: EmerDiff)"
+    teaching.add_argument("--masks", choices=students.MASKS, default="EmerDiff", help=masks)
+    seeds = "of one student each (default: 0)"
+    teaching.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help=seeds)
+    teaching.add_argument("--steps", type=int, default=4000, help="0 for students that learn nothing (default: 4000)")
+    teaching.add_argument("--device", help="cuda, mps or cpu (default: the first of these that is available)")
+    teaching.set_defaults(command=student)
+
+    naming = commands.add_parser("vocabulary", help="score names: an image–text model alone and with masks")
+    naming.add_argument("dataset", metavar="DATASET", help=sources)
+    naming.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
+    lines = "a line for each class, its word or synonyms with | between them; classes of the same line count as one"
+    naming.add_argument("--words", type=Path, metavar="FILE", help=f"{lines} (default: the dataset's own)")
+    told = f"what tells names: {MINIATURE!r} (default), or the Hub id or folder of a CLIP"
+    naming.add_argument("--name-model", default=MINIATURE, metavar="MODEL", help=told)
+    add_model(naming)
+    add_dtype(naming)
+    add_settings(naming)
+    naming.set_defaults(command=name)
 
     sweeping = commands.add_parser("sweep", help="measure the cost and the loss of presets, on drawn scenes")
     sweeping.set_defaults(command=sweep)
@@ -89,7 +130,7 @@ def add(commands) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Scores EmerDiff and its competitors on a dataset with ground truth; continues where an earlier run ended."""
-    state = evaluations.processes()
+    state = processes()
     pipe, settings = open_model(options, device=state.device if state.num_processes > 1 else None)
     evaluation = evaluations.Evaluation(options.dataset, options.train, options.model, settings, tuple(options.methods))
     dataset, train = (source and open_dataset(source, pipe.native_side) for source in (options.dataset, options.train))
@@ -107,6 +148,85 @@ def evaluate(options: argparse.Namespace) -> int:
     evaluations.figure(summary).savefig(options.out / "summary.png", dpi=150)
     say(*(f"{picture}: {error}" for picture, error in summary["errors"].items()), file=sys.stderr)
     say(f"{summary['pictures']} pictures of {options.dataset}, {settings}", *table.splitlines())
+    return 1 if summary["errors"] else 0
+
+
+def draw(options: argparse.Namespace) -> int:
+    """Writes drawn scenes and their labels as a folder that `evaluate` and `student` read."""
+    scenes = open_dataset(options.dataset, students.DRAWN)
+    if not isinstance(scenes, Scenes):
+        raise ValueError(f"only scenes can be drawn, as scenes:900000..900999, not {options.dataset!r}")
+    for kind in ("images", "labels"):
+        open_folder(options.out / kind)
+    for name in tqdm(scenes.names, unit="scene", leave=False, disable=None):
+        for kind, pixels in zip(("images", "labels"), scenes.load(name), strict=True):
+            Image.fromarray(pixels).save(options.out / kind / f"{name}.png")
+    return 0
+
+
+def student(options: argparse.Namespace) -> int:
+    """Trains a student for each seed, and writes them, their scores, and the mean and spread of these."""
+    test = open_dataset(options.test, students.DRAWN)
+    lessons = _lessons(options, test)
+    open_folder(options.out)
+    names = ("source", "masks", "concepts", "test", "steps")
+    told = {name: getattr(options, name) for name in names} | {"lessons": len(lessons)}
+    grades, device = [], torch.device(options.device or best_device())
+    for seed in options.seeds:
+        learner, begin = students.new_student(test.classes, seed).to(device), time.perf_counter()
+        learning = students.teach(learner, lessons, options.steps, seed)
+        for _ in tqdm(learning, f"student {seed}", options.steps, False, unit="step", disable=None):
+            pass
+        seconds = time.perf_counter() - begin
+        grades.append(students.grade(learner, test, seed=seed, seconds=seconds))
+        with quiet():
+            learner.save_pretrained(options.out / f"seed-{seed}")
+        _write_json(options.out / "students.json", told | students.summary(grades))
+    result = students.summary(grades)
+    for score in ("miou", "boundary_f", "accuracy"):
+        say(f"{score:12}{100 * result['mean'][score]:6.1f} ± {100 * result['spread'][score]:.1f}")
+    say(f"{len(grades)} students, {result['mean']['seconds']:.0f} s each")
+    return 0
+
+
+def _lessons(options: argparse.Namespace, test: Dataset) -> list[students.Lesson]:
+    run = Path(options.source)
+    if not (run / folder.MANIFEST).exists():
+        found = students.of_truth(open_dataset(options.source, students.DRAWN))
+    else:
+        told = json.loads((run / folder.MANIFEST).read_text(encoding="utf-8"))
+        if lacking := {"imagefolder", "npz"} - set(told["formats"]):
+            raise ValueError(f"{run} lacks {' and '.join(sorted(lacking))}: students need these two formats")
+        if not options.concepts:
+            raise ValueError("segments need classes: name a dataset with truth by --concepts")
+        known = open_dataset(options.concepts, students.DRAWN)
+        if known.classes != test.classes:
+            raise ValueError("--concepts and --test must have the same classes")
+        learning = students.learn_concepts(load(told["model"]), known, Settings(**told["settings"]))
+        *_, concepts = tqdm(learning, "concepts", len(known.names), False, disable=None)
+        found = students.of_masks(run, options.masks, concepts)
+    if lessons := list(tqdm(found, "reading", unit="picture", leave=False, disable=None)):
+        return lessons
+    raise ValueError(f"{options.source} has no picture to learn from")
+
+
+def name(options: argparse.Namespace) -> int:
+    """Scores names on a dataset with ground truth; continues where an earlier run ended."""
+    pipe, settings = open_model(options)
+    dataset = open_dataset(options.dataset, pipe.native_side)
+    words = vocabularies.vocabulary(dataset, options.words)
+    model = load_image_text(options.name_model, device=pipe.unet.device)
+    open_folder(options.out)
+    what = {"dataset": options.dataset, "model": options.model, "name_model": options.name_model}
+    with tqdm(unit="picture", leave=False, disable=None) as bar:
+        for bar.n, bar.total in vocabularies.run(pipe, settings, dataset, words, model, options.out, what):
+            bar.refresh()
+    summary = vocabularies.summarize(options.out)
+    table = vocabularies.markdown(summary)
+    _write_json(options.out / "summary.json", summary)
+    (options.out / "summary.md").write_text(table + "\n", encoding="utf-8")
+    say(*(f"{picture}: {error}" for picture, error in summary["errors"].items()), file=sys.stderr)
+    say(f"{summary['pictures']} pictures of {options.dataset}, {len(words.words.groups)} words", *table.splitlines())
     return 1 if summary["errors"] else 0
 
 

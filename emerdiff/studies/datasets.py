@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..dataset.labelled import VOID
 from ..decoding import decode
 from ..miniature.scenes import CLASSES, KINDS, draw_scene
 from ..picture import Picture, open_picture
-
-VOID = 255
-"""Label of pixels without ground truth: neither these nor boundaries next to them count in any score."""
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,22 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import PartialState
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..errors import in_a_line
+from ..batches import ROWS_PER_BATCH
+from ..masks import pooled
 from ..pipeline import EmerDiffPipeline
+from ..processes import processes
 from ..settings import Settings
-from . import scoring
+from . import results, scoring
 from .competitors import EMERDIFF, METHODS
 from .datasets import Dataset
 from .scoring import TOLERANCES, Table
-
-ROWS_PER_BATCH = 16  # fixed, so that rounding does not depend on the memory that is free
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,11 @@ class Evaluation:
             raise ValueError("each method can be named only once")
 
 
-def processes() -> PartialState:
-    """This process among those started by `accelerate launch` or, without a GPU, `torchrun`."""
-    return PartialState(cpu=not torch.cuda.is_available())
-
-
 def claim(out: Path, evaluation: Evaluation) -> None:
     """Makes `out` the folder of this evaluation. Raises `ValueError` if it holds another one."""
     evaluation.check()
     out.mkdir(parents=True, exist_ok=True)
-    described, file = json.loads(json.dumps(asdict(evaluation))), out / "evaluation.json"
-    if file.exists() and (found := json.loads(file.read_text())) != described:
-        changed = ", ".join(key for key in described if found.get(key) != described[key])
-        raise ValueError(f"{out} holds an evaluation with other {changed}: choose another folder")
-    file.write_text(json.dumps(described, indent=1) + "\n")
+    results.claim(out, asdict(evaluation))
 
 
 def run(
@@ -82,20 +72,14 @@ def run(
     tasks += [("train", name, train) for name in (train.names if train else ())]
     tasks = [task for task in tasks if task[:2] not in done][state.process_index :: state.num_processes]
     state.wait_for_everyone()  # no process writes until all have read
-    with (out / f"lines-{state.process_index}.jsonl").open("a") as log:
-        if log.tell():
-            log.write("\n")  # the last line may be incomplete
-        for i, (kind, name, source) in enumerate(tasks):
-            line = {"kind": kind, "picture": name}
-            try:
-                image, truth = source.load(name)
-                do = _learn if kind == "train" else _score
-                line |= do(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
-            except Exception as error:  # whatever it is, it only concerns this picture
-                line["error"] = in_a_line(error)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            yield i + 1, len(tasks)
+
+    def work(kind: str, name: str, source: Dataset) -> dict:
+        image, truth = source.load(name)
+        do = _learn if kind == "train" else _score
+        return do(pipe, evaluation, image, truth, out / kind / f"{name}.npz", len(source.classes))
+
+    recorded = [({"kind": kind, "picture": name}, partial(work, kind, name, of)) for kind, name, of in tasks]
+    yield from results.record(out / f"lines-{state.process_index}.jsonl", recorded)
     state.wait_for_everyone()
 
 
@@ -128,7 +112,7 @@ def _score(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, n
 def _learn(pipe, evaluation: Evaluation, image, truth: np.ndarray, file: Path, num_classes: int) -> dict:
     """Saves the sums of the features of each class's pixels."""
     features = pipe.features(image, evaluation.settings)
-    sums, pixels = scoring.pooled(truth.astype(int), features, num_classes)
+    sums, pixels = pooled(truth.astype(int), features, num_classes)
     present = np.flatnonzero(pixels)
     _save(file, {"classes": present, "sums": sums[present], "pixels": pixels[present]})
     return {"classes": len(present)}
@@ -143,15 +127,7 @@ def _save(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def lines(out: Path) -> list[dict]:
     """The lines of all processes, sorted by kind and picture, without incomplete ones."""
-    found = {}
-    for file in sorted(out.glob("lines-*.jsonl")):
-        for text in file.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            found[line["kind"], line["picture"]] = line
-    return [found[key] for key in sorted(found)]
+    return results.lines(out, "kind", "picture")
 
 
 # ---------------------------------------------------------------- scores

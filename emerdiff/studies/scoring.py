@@ -15,7 +15,7 @@ from scipy.stats import bootstrap
 from sklearn.cluster import KMeans
 
 from ..drawing import boundaries
-from ..masks import upsample_nearest
+from ..masks import pooled
 from .datasets import VOID
 
 TOLERANCES = (1, 2, 4)  # pixels, of boundary F
@@ -44,17 +44,6 @@ def tabulate(labels: np.ndarray, truth: np.ndarray, features: np.ndarray, num_cl
     embeddings = (sums / pixels[:, None]).astype(np.float32)
     edges = np.stack([boundary_counts(segments, truth, tolerance) for tolerance in TOLERANCES])
     return Table(counts, embeddings, edges)
-
-
-def pooled(labels: np.ndarray, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of each pixel's feature (count, c) float64 and number of pixels (count,), by labels (H, W).
-
-    A pixel has the feature of its cell in `features` (h, w, c). Labels from `count` on are ignored.
-    """
-    h, w, c = features.shape
-    cells = upsample_nearest(np.arange(h * w).reshape(h, w), labels.shape)[labels < count]
-    shared = np.bincount(labels[labels < count] * (h * w) + cells, minlength=count * h * w).reshape(count, h * w)
-    return shared @ features.reshape(h * w, c).astype(np.float64), shared.sum(1)
 
 
 def boundary_counts(segments: np.ndarray, truth: np.ndarray, tolerance: int) -> np.ndarray:

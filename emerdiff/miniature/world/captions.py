@@ -39,6 +39,21 @@ def describe(c: Canvas, rng) -> str:
     return str(rng.choice(indoors if c.indoors else outdoors))
 
 
+AMOUNTS = {"most": 0.5, "much": 0.25, "some": 0.1, "little": 0.03, "a trace": 0.004}
+"""Words for how much of a picture something takes up, and from which share on each of them is used."""
+
+
+def amounts(c: Canvas, window: tuple[slice, slice] = np.s_[:, :]) -> dict[str, str]:
+    """What is seen in a window of the frame, the largest first, and how much of each: a word of `AMOUNTS`."""
+    seen = c.objects[window]
+    pixels = np.bincount(seen.ravel(), minlength=len(c.tags))
+    shares: dict[str, float] = {}
+    for (_, noun, _), count in zip(c.tags, pixels, strict=True):
+        shares[noun] = shares.get(noun, 0) + count / seen.size
+    ordered = sorted((noun for noun in shares if shares[noun] >= AMOUNTS["a trace"]), key=lambda noun: -shares[noun])
+    return {noun: next(word for word, least in AMOUNTS.items() if shares[noun] >= least) for noun in ordered}
+
+
 def _seen(c: Canvas) -> dict[str, list[tuple[float, str]]]:
     """Per noun, the share of the frame and the describing word of each object large enough to be named."""
     labels = np.bincount(c.labels.ravel(), minlength=len(CLASSES)) / c.codes.size

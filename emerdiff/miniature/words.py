@@ -1,0 +1,76 @@
+"""The words for what is drawn: what training calls it, and by which word each part is scored."""
+
+import numpy as np
+
+from ..naming import Words
+from .scenes import CLASSES
+
+SYNONYMS = {  # the nouns of the drawn world, and what training calls them; the first is the usual one
+    "sky": ("sky",),
+    "cloud": ("cloud", "clouds"),
+    "sun": ("sun",),
+    "moon": ("moon",),
+    "mountain": ("mountain", "mountains", "rock", "cliff"),
+    "hill": ("hill", "hills", "slope"),
+    "meadow": ("grass", "meadow", "lawn", "grassland"),
+    "field": ("field", "farmland"),
+    "soil": ("soil", "earth", "ground", "sand", "dirt"),
+    "water": ("water", "sea", "lake", "ocean", "river"),
+    "stream": ("stream", "brook"),
+    "road": ("road", "street", "path", "track"),
+    "pavement": ("pavement", "sidewalk"),
+    "house": ("house", "building", "houses", "home"),
+    "tower": ("tower", "block of flats", "skyscraper"),
+    "fence": ("fence", "railing"),
+    "tree": ("tree", "trees"),
+    "wood": ("wood", "forest", "woods"),
+    "bush": ("bush", "bushes", "shrub"),
+    "hedge": ("hedge",),
+    "car": ("car", "cars", "vehicle", "automobile"),
+    "person": ("person", "people", "human"),
+    "boat": ("boat", "ship", "sailing boat", "sailboat"),
+    "lamp": ("lamp", "street lamp", "lamp post", "light"),
+    "cow": ("cow", "cattle", "animal"),
+    "horse": ("horse", "horses", "animal"),
+    "sheep": ("sheep", "lamb", "animal"),
+    "wall": ("wall",),
+    "window": ("window",),
+    "door": ("door",),
+    "painting": ("painting", "picture frame"),
+    "floor": ("floor",),
+    "rug": ("rug", "carpet"),
+    "table": ("table", "desk"),
+    "chair": ("chair", "seat"),
+    "armchair": ("armchair", "chair"),
+    "sofa": ("sofa", "couch"),
+    "cupboard": ("cupboard", "wardrobe", "cabinet"),
+    "bookcase": ("bookcase", "bookshelf", "shelf"),
+}
+
+PARTS = {  # the words that are scored, with synonyms, and the classes of drawn parts that each of them is right for
+    "sky": ("sky", "sun"),
+    "cloud": ("cloud",),
+    "mountain": ("mountain",),
+    "grass|meadow|hill": ("meadow",),
+    "soil|field": ("soil",),
+    "water|stream": ("water",),
+    "road": ("road",),
+    "pavement": ("pavement",),
+    "house|tower|wall|window|door": ("wall", "roof", "window", "door", "chimney"),
+    "fence": ("fence",),
+    "tree|wood": ("crown", "trunk"),
+    "bush|hedge": ("bush",),
+    "car": ("car body", "car window", "wheel"),
+    "person": ("head", "torso", "legs"),
+    "boat": ("hull", "sail"),
+    "lamp": ("lamp",),
+    "cow|horse|sheep": ("animal",),
+    "floor": ("floor",),
+    "rug": ("rug",),
+    "table": ("table",),
+    "chair|sofa|armchair": ("seat",),
+    "cupboard|bookcase": ("cupboard",),
+    "painting": ("painting",),
+}
+WORDS = Words.of(PARTS)
+WORD_OF_CLASS = np.array([[name in parts for parts in PARTS.values()].index(True) for name in CLASSES])  # (34,)

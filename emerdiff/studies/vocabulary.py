@@ -1,0 +1,169 @@
+"""Open vocabulary: how well an image–text model names what a picture shows, alone and with segments (paper, Table 3).
+
+Each pixel gets one of the words; mIoU is over the words in the truth, from one confusion matrix over all pictures. The
+model alone gives each pixel the most similar word, after its similarities have been upsampled. With masks, its
+embeddings are averaged over each segment first. True masks, those of the ground truth, are the ceiling.
+
+The folder of results has a JSON line for each picture that is done, so that an evaluation can be continued.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..batches import ROWS_PER_BATCH
+from ..miniature.words import PARTS
+from ..naming import ImageText, Words, grouped, names
+from ..pipeline import EmerDiffPipeline
+from ..segmentation import Segmentation
+from ..settings import Settings
+from . import results, scoring
+from .datasets import VOID, Dataset, Folder
+
+ALONE, NAIVE, OURS, TRUE = ROWS = ("model alone", "naive masks", "EmerDiff masks", "true masks")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The word of each class of a dataset; classes of the same word count as one."""
+
+    lines: tuple[str, ...]
+    """By class: a word, or synonyms with "|" between them."""
+
+    @cached_property
+    def words(self) -> Words:
+        return Words.of(dict.fromkeys(self.lines))
+
+    @cached_property
+    def word_of_class(self) -> np.ndarray:
+        """(256,) uint8: the index of the word; void for void and for numbers that are no class."""
+        order = {line: i for i, line in enumerate(dict.fromkeys(self.lines))}
+        table = np.full(256, VOID, np.uint8)
+        table[: len(self.lines)] = [order[line] for line in self.lines]
+        return table
+
+
+def vocabulary(dataset: Dataset, file: Path | None) -> Vocabulary:
+    """From a text file with a line for each class, in order; None: a folder's `classes.txt`, or the drawn world's own.
+
+    Raises `ValueError` if the lines are not one for each class, or none are to be had.
+    """
+    if not isinstance(dataset, Folder):
+        if file is None:
+            words = {part: word for word, parts in PARTS.items() for part in parts}
+            return Vocabulary(tuple(words[name] for name in dataset.classes))
+        most = len(dataset.classes)
+    else:
+        file, most = file or dataset.path / "classes.txt", VOID
+        if not file.exists():
+            raise ValueError(
+                f"{file} is missing: it needs a line for each class, the word to call it by; or use --words"
+            )
+    lines = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    if len(lines) > most or (len(lines) < most and not isinstance(dataset, Folder)):
+        raise ValueError(f"{file} must have a line for each of {most} classes, not {len(lines)}")
+    found = Vocabulary(lines)
+    if len(found.words.groups) > VOID:  # checks them as well
+        raise ValueError(f"{file} has {len(found.words.groups)} words; at most {VOID} can be told apart")
+    return found
+
+
+def named(result: Segmentation, truth: np.ndarray, vocabulary: Vocabulary, model: ImageText) -> dict[str, np.ndarray]:
+    """By row: the index of the word of each pixel, (H, W), for a picture whose true words are `truth` (H, W)."""
+    words, size = vocabulary.words, truth.shape[::-1]
+    dense, k = model.embed(result.image), result.settings.num_segments
+    h, w, d = dense.shape
+    similar = grouped(model.similarities(dense.reshape(h * w, d), words.every), words).reshape(h, w, -1)
+    maps = (
+        np.asarray(Image.fromarray(of).resize(size, Image.Resampling.BILINEAR)) for of in np.moveaxis(similar, 2, 0)
+    )
+    masks = {NAIVE: (result.naive_labels_at(size), k), OURS: (result.labels_at(size), k)}
+    masks[TRUE] = truth.astype(int), len(words.groups)
+    found = {ALONE: np.stack([*maps]).argmax(0)}
+    for row, (labels, count) in masks.items():
+        best = names(labels, dense, words, model, count).best()
+        found[row] = best[np.minimum(labels, count - 1)]
+    return found
+
+
+def counted(found: np.ndarray, truth: np.ndarray, count: int) -> np.ndarray:
+    """(3, words) int64: pixels rightly given each word, truly showing it, and given it; without void."""
+    judged = truth != VOID
+    found, truth = found[judged], truth[judged]
+    return np.stack([np.bincount(of, minlength=count) for of in (truth[found == truth], truth, found)])
+
+
+def run(
+    pipe: EmerDiffPipeline,
+    settings: Settings,
+    dataset: Dataset,
+    vocabulary: Vocabulary,
+    model: ImageText,
+    out: Path,
+    what: Mapping[str, str],
+) -> Iterator[tuple[int, int]]:
+    """Evaluates the pictures that `out` lacks; yields the number done and the total after each.
+
+    `what` says which dataset and models these are: a folder belongs to one evaluation. A picture that fails is recorded
+    with the reason.
+    """
+    results.claim(out, {**what, "lines": vocabulary.lines, "settings": asdict(settings)})
+    done, count = {line["picture"] for line in lines(out)}, len(vocabulary.words.groups)
+
+    def work(name: str) -> dict:
+        begun = time.perf_counter()
+        image, labels = dataset.load(name)
+        truth = vocabulary.word_of_class[labels]
+        if strange := sorted({*np.unique(labels[truth == VOID]).tolist()} - {VOID}):
+            raise ValueError(f"its labels have class {strange[0]}, for which there is no line of words")
+        result = pipe(image, settings, rows_per_batch=ROWS_PER_BATCH)
+        of_rows = named(result, truth, vocabulary, model)
+        counts = {row: counted(of, truth, count).tolist() for row, of in of_rows.items()}
+        return {"counts": counts, "seconds": round(time.perf_counter() - begun, 3)}
+
+    left = [({"picture": name}, partial(work, name)) for name in dataset.names if name not in done]
+    yield from results.record(out / "lines.jsonl", left)
+
+
+def lines(out: Path) -> list[dict]:
+    """The lines of the pictures that are done, sorted by name, without incomplete ones."""
+    return results.lines(out, "picture")
+
+
+def summarize(out: Path) -> dict:
+    """mIoU and accuracy of each row, 0 to 1, and what EmerDiff's masks gain over the others, with 95 % intervals."""
+    done = lines(out)
+    errors = {line["picture"]: line["error"] for line in done if "error" in line}
+    kept = [line for line in done if "error" not in line]
+    if not kept:
+        raise ValueError(f"no picture could be evaluated: {next(iter(errors.values()), 'there are none')}")
+    counts = {row: np.array([line["counts"][row] for line in kept]) for row in ROWS}
+    scores = {row: {"miou": scoring.miou(of), "accuracy": scoring.accuracy(of)} for row, of in counts.items()}
+    gains = {
+        row: {
+            name: [scores[OURS][name] - scores[row][name], *scoring.interval(score, counts[OURS], counts[row])]
+            for name, score in (("miou", scoring.miou), ("accuracy", scoring.accuracy))
+        }
+        for row in ROWS
+        if row != OURS
+    }
+    return {"pictures": len(kept), "errors": errors, "scores": scores, "gains": gains}
+
+
+def markdown(summary: Mapping) -> str:
+    """The scores as a Markdown table, in per cent, with what EmerDiff's masks gain over each row and its interval."""
+    rows: list[Sequence[str]] = [["", "mIoU", "accuracy"], ["---"] * 3]
+    for row, scores in summary["scores"].items():
+        cells = []
+        for name, score in scores.items():
+            cell = f"{100 * score:.1f}"
+            if gain := summary["gains"].get(row, {}).get(name):
+                cell += " ({:+.1f}: {:+.1f} to {:+.1f})".format(*(100 * value for value in gain))
+            cells.append(cell)
+        rows.append([row, *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
