@@ -118,10 +118,11 @@ class EmerDiffPipeline(DiffusionPipeline):
         """Segment a picture: a path, a PIL image or an (H, W, 3) uint8 array.
 
         `settings` default to the model's own, `pipe.settings()`. `coarse_labels`, if given, are used instead of the
-        segments that k-means finds: (h, w) whole numbers below `num_segments`. `progress` is called after each U-Net
-        call; an exception that it raises ends the run. `rows_per_batch` limits the rows of one U-Net call; by default,
-        free memory does. It does not change the result. Raises `ValueError` for a picture that cannot be read or has
-        only one colour, and for settings or labels that do not fit it.
+        segments that k-means finds: (h, w) whole numbers below `num_segments`; a segment without cells is not
+        perturbed, and no pixel responds to it. `progress` is called after each U-Net call; an exception that it raises
+        ends the run. `rows_per_batch` limits the rows of one U-Net call; by default, free memory does. It does not
+        change the result. Raises `ValueError` for a picture that cannot be read or has only one colour, and for
+        settings or labels that do not fit it.
         """
         stream = self.stream(image, settings, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
         for event in (run := Results(stream)):
@@ -427,15 +428,18 @@ def _find_segments(readings: Sequence[Reading]) -> tuple[list[Reading], list[np.
 
     Where the settings leave their number open, the readings get the one that is found.
     """
-    settings = readings[0].settings
-    k = min(settings.most_segments, sum(reading.features[..., 0].size for reading in readings))
-    labels = cluster_together([reading.features for reading in readings], k, settings.kmeans_n_init)
-    if settings.num_segments == AUTO:
-        readings = [replace(reading, settings=replace(settings, num_segments=k)) for reading in readings]
-        fine = [reading.blank(own, "") for reading, own in zip(readings, labels, strict=True)]
-        k = granular(*fine)
-        labels = [cuts(*fine)[k][own] for own in labels]
-    return [replace(reading, settings=replace(reading.settings, num_segments=k)) for reading in readings], labels
+    settings, smallest = readings[0].settings, min(math.prod(reading.grid) for reading in readings)
+    most = min(settings.most_segments, smallest)
+    labels = cluster_together([reading.features for reading in readings], most, settings.kmeans_n_init)
+    if settings.num_segments != AUTO:
+        return list(readings), labels
+    found = replace(settings, num_segments=most)
+    fine = [replace(one, settings=found).blank(own, "") for one, own in zip(readings, labels, strict=True)]
+    k = granular(*fine)
+    note = f"The number of segments, {k}, follows from the picture: {most} were found, and those alike merged."
+    settings, groups = replace(settings, num_segments=k), cuts(*fine)[k]
+    readings = [replace(one, settings=settings, notes=(*one.notes, note)) for one in readings]
+    return readings, [groups[own] for own in labels]
 
 
 def _rows_to_perturb(fitted: Fitted, coarse_labels: np.ndarray | None) -> int:

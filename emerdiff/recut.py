@@ -14,9 +14,7 @@ from .segmentation import Segmentation
 from .segments import centred
 
 CUT_FROM = "Cut from "  # so begins the note on segments that have been merged from more
-
-
-SHARE = 0.114  # of a picture's variation; chosen where a model has no `merge_height` of its own
+SHARE = 0.114  # of the picture's variation, for models without a `merge_height`; docs/results.md says how it was chosen
 
 
 def recut(fine: Segmentation, num_segments: int) -> Segmentation:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import quick
+from PIL import Image
 
 import emerdiff
 from emerdiff import Settings, granular, heights
@@ -70,3 +71,20 @@ def test_automatic_is_refused_where_the_cells_are_given_and_any_other_word_alway
         small(picture, quick(num_segments="auto"), coarse_labels=np.zeros((8, 16), int))
     with pytest.raises(ValueError, match="num_segments must be a whole number from 2 to 256 or 'auto', not 'many'"):
         Settings(num_segments="many")
+
+
+def test_the_miniature_has_a_height_of_its_own_and_gives_a_plain_picture_fewer_segments(miniature, picture):
+    plain = Image.fromarray(np.uint8(np.mgrid[:128, :192, :3][0] // 4))
+    changes = {"feature_draws": 1, "kmeans_n_init": 1, "image_area": 128 * 128, **ROUGH}
+    settings = miniature.settings(num_segments="auto", **changes)
+    assert settings.merge_height == miniature.settings().merge_height > 0
+    few, many = (miniature(image, settings).settings.num_segments for image in (plain, picture))
+    assert 2 <= few < many < 30
+
+
+def test_a_set_of_small_pictures_begins_with_no_more_segments_than_each_has_cells(miniature, picture):
+    left, right = (picture.crop((side, 0, side + 96, 96)) for side in (0, 96))
+    settings = quick(num_segments="auto", merge_height=0, **ROUGH)  # nothing is merged; a grid of 4 x 4 cells
+    for one in miniature.segment_together([left, right], settings):
+        assert one.coarse_labels.size == one.settings.num_segments == 16
+        assert one.notes[-1].startswith("The number of segments, 16, follows from the picture: 16 were found")

@@ -19,6 +19,7 @@ from . import scoring
 from .datasets import VOID, Dataset
 
 FIXED = "fixed number"
+PEAKS = "largest fall of heights", "silhouette"
 LEAST = (2, 3, 4, 5, 6, 8, 10)  # numbers from which the peaks are sought
 GAINS = "gain", "gain over the set's own"
 FACTORS = np.geomspace(0.01, 3, 120)
@@ -73,22 +74,38 @@ def numbers(cut: Cut) -> dict[str, np.ndarray]:
         "height": above(1),
         "height by the picture's variation": above(cut.variation),
         "height by the largest": above(cut.heights[2]),
-        "largest fall of heights": np.array([n + falls[n - 2 :].argmax() for n in LEAST]),
-        "silhouette": np.array([n + cut.silhouettes[n:].argmax() for n in LEAST]),
+        PEAKS[0]: np.array([n + falls[n - 2 :].argmax() for n in LEAST]),
+        PEAKS[1]: np.array([n + cut.silhouettes[n:].argmax() for n in LEAST]),
     }
+
+
+def parameters(rule: str) -> np.ndarray:
+    """Those of the rule for which `numbers` has the numbers of segments."""
+    return {FIXED: np.arange(2, FINE + 1)}.get(rule, np.array(LEAST) if rule in PEAKS else FACTORS)
 
 
 def held_out(sets: Sequence[Sequence[Cut]], rule: str) -> list[np.ndarray]:
     """For each set of pictures, the scores (n,) by the rule, its parameter chosen on the other half of all sets."""
-    by_value = [np.stack([cut.scores[numbers(cut)[rule]] for cut in one]) for one in sets]  # (n, values) each
+    by_value = _by_value(sets, rule)
     chosen = [sum(of[half::2].mean(0) for of in by_value).argmax() for half in range(2)]
     return [np.array([of[i, chosen[1 - i % 2]] for i in range(len(of))]) for of in by_value]
+
+
+def best(sets: Sequence[Sequence[Cut]], rule: str) -> float:
+    """The parameter of the rule that is best for all pictures; that of "height" is a model's `merge_height`."""
+    return float(parameters(rule)[sum(of.mean(0) for of in _by_value(sets, rule)).argmax()])
+
+
+def _by_value(sets: Sequence[Sequence[Cut]], rule: str) -> list[np.ndarray]:
+    """For each set of pictures, the scores (n, values) with each value of the rule's parameter."""
+    return [np.stack([cut.scores[numbers(cut)[rule]] for cut in one]) for one in sets]
 
 
 def compare(sets: Sequence[Sequence[Cut]]) -> dict[str, list[dict[str, object]]]:
     """By rule, a row for each set: its score and its gain over one fixed number for all sets, with a 95 % interval.
 
-    The last two are the gain over the best fixed number for this set alone, and the ceiling: each picture's best.
+    Each row also has the gain over the best fixed number for this set alone, the ceiling, which is each picture's best,
+    and the parameter that is `best` for all sets.
     """
     fixed, alone = held_out(sets, FIXED), [held_out([one], FIXED)[0] for one in sets]
     rows = {}
@@ -98,6 +115,7 @@ def compare(sets: Sequence[Sequence[Cut]]) -> dict[str, list[dict[str, object]]]
             gains = dict(zip(GAINS, (one, own), strict=True))
             rows[rule].append(
                 {"score": float(ours.mean()), "ceiling": float(np.mean([of.scores.max() for of in cut]))}
+                | {"parameter": best(sets, rule)}
                 | {
                     name: [float((ours - of).mean()), *scoring.interval(np.mean, ours, of)]
                     for name, of in gains.items()

@@ -18,6 +18,7 @@ from scipy.spatial.distance import cdist
 from ..miniature.scenes import CLASSES, KINDS, draw_scene
 from ..pipeline import EmerDiffPipeline
 from ..segmentation import Segmentation
+from ..segments import centred
 from ..settings import Settings
 from . import scoring
 
@@ -28,11 +29,12 @@ NAIVE = "together, naive upsampling"
 def compare(pipe: EmerDiffPipeline, seeds: Sequence[int], settings: Settings) -> Iterator[dict[str, dict[str, object]]]:
     """After each pair of scenes yields rows by name: both scores, and their gains of `TOGETHER` with 95 % intervals.
 
-    Seed n draws the scenes 2n and 2n + 1 of one kind. Segments of separate runs are matched by their mean features.
+    A pair has a scene of each of two seeds that follow each other; both are of one kind. Segments of separate runs are
+    matched as `cluster_together` does it, by their mean features less those of their pictures.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    for seed in seeds:
-        scenes = [draw_scene(2 * seed + i, pipe.native_side, KINDS[seed % len(KINDS)]) for i in range(2)]
+    for i, pair in enumerate(zip(seeds[::2], seeds[1::2], strict=True)):
+        scenes = [draw_scene(seed, pipe.native_side, KINDS[i % len(KINDS)]) for seed in pair]
         truths = [scene.labels for scene in scenes]
         both = pipe.segment_together([scene.image for scene in scenes], settings)
         apart = [pipe(scene.image, settings) for scene in scenes]
@@ -46,14 +48,13 @@ def compare(pipe: EmerDiffPipeline, seeds: Sequence[int], settings: Settings) ->
 
 def matched(first: Segmentation, second: Segmentation) -> dict[str, np.ndarray]:
     """By way of matching, the number (k,) in the `first` picture of each segment of the `second`."""
-    k = first.settings.num_segments
-    distances = cdist(*(means(one, k) for one in (second, first)))
+    features = centred([first.features, second.features])
+    ours, theirs = (
+        np.stack([of[one.coarse_labels == i].mean(0) for i in range(one.settings.num_segments)])
+        for of, one in zip(features, (first, second), strict=True)
+    )
+    distances = cdist(theirs, ours, "sqeuclidean")
     return {ONE_TO_ONE: linear_sum_assignment(distances)[1], NEAREST: distances.argmin(1)}
-
-
-def means(one: Segmentation, k: int) -> np.ndarray:
-    """(k, c): mean feature of the cells of each segment."""
-    return np.stack([one.features[one.coarse_labels == i].mean(0) for i in range(k)])
 
 
 def counts(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
