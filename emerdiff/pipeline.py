@@ -436,7 +436,8 @@ def _find_segments(readings: Sequence[Reading]) -> tuple[list[Reading], list[np.
     found = replace(settings, num_segments=most)
     fine = [replace(one, settings=found).blank(own, "") for one, own in zip(readings, labels, strict=True)]
     k = granular(*fine)
-    note = f"The number of segments, {k}, follows from the picture: {most} were found, and those alike merged."
+    source = "picture" if len(fine) == 1 else "pictures"
+    note = f"The number of segments, {k}, follows from the {source}: {most} were found, and those alike merged."
     settings, groups = replace(settings, num_segments=k), cuts(*fine)[k]
     readings = [replace(one, settings=settings, notes=(*one.notes, note)) for one in readings]
     return readings, [groups[own] for own in labels]

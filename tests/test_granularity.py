@@ -87,4 +87,4 @@ def test_a_set_of_small_pictures_begins_with_no_more_segments_than_each_has_cell
     settings = quick(num_segments="auto", merge_height=0, **ROUGH)  # nothing is merged; a grid of 4 x 4 cells
     for one in miniature.segment_together([left, right], settings):
         assert one.coarse_labels.size == one.settings.num_segments == 16
-        assert one.notes[-1].startswith("The number of segments, 16, follows from the picture: 16 were found")
+        assert one.notes[-1].startswith("The number of segments, 16, follows from the pictures: 16 were found")

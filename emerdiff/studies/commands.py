@@ -292,10 +292,13 @@ def granularity(options: argparse.Namespace) -> int:
 def _over_scenes(
     study: Callable[[range], Iterator], settings: Settings, options: argparse.Namespace, *, each: int = 1
 ) -> dict:
-    """The rows of a study that takes `each` drawn scenes at a time; they are written down after each time."""
+    """The rows of a study that takes `each` drawn scenes at a time.
+
+    They are written down after each time, with the first and the last seed so far.
+    """
     seeds = range(options.first_seed, options.first_seed + each * options.scenes)
-    for rows in tqdm(study(seeds), unit="scene", total=options.scenes, leave=False, disable=None):
-        result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
+    for done, rows in enumerate(tqdm(study(seeds), total=options.scenes, leave=False, disable=None), 1):
+        result = {"seeds": [seeds[0], seeds[each * done - 1]], "k": settings.num_segments, "rows": rows}
         if options.out:
             _write_json(options.out, result)
     return rows
