@@ -28,8 +28,7 @@ class Settings:
     merge_height: float | None = _bounded(None, 0.0, 1e6)
     """How different segments must be for "auto" to keep them apart, as `emerdiff.heights` measures it.
 
-    A model's own suits features that are read with its own settings, as features differ in size. None: a share of the
-    variation of the picture's features, which suits any.
+    Models have their own, as their features differ in size. None: a share of the variation of the picture's features.
     """
     feature_timestep: int = _bounded(1, 0, 999)
     """t_f, where the features are read; it need not lie on the sampling grid."""
