@@ -4,7 +4,7 @@ from .imagetext import load_image_text
 from .loading import load
 from .naming import Names, Words, name_segments
 from .pipeline import EmerDiffPipeline, Progress, Reading
-from .recut import cuts, merge, recut
+from .recut import cuts, granular, heights, merge, recut
 from .segmentation import Segmentation
 from .settings import Settings
 
@@ -18,6 +18,8 @@ __all__ = [
     "Settings",
     "Words",
     "cuts",
+    "granular",
+    "heights",
     "load",
     "load_image_text",
     "merge",

@@ -12,10 +12,11 @@ from .errors import in_a_line
 from .loading import MINIATURE, load
 from .naming import Words
 from .pipeline import EmerDiffPipeline
-from .settings import PRESETS, Settings
+from .settings import AUTO, FINE, PRESETS, Settings
 
 DTYPES = ("float32", "bfloat16", "float16")
 FIGURES = (".png", ".svg", ".pdf")
+OTHERWISE = {"num_segments": f", or {AUTO}: as many as each picture needs, at most {FINE}"}  # beside numbers
 SETTINGS = ("preset", *(f.name for f in fields(Settings)))
 
 
@@ -38,8 +39,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if isinstance(f.default, bool):
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
         else:
-            low, high = Settings.range_of(f.name)
-            group.add_argument(flag, type=number, default=argparse.SUPPRESS, metavar="N", help=f"{low} to {high}")
+            allowed = "{} to {}".format(*Settings.range_of(f.name)) + OTHERWISE.get(f.name, "")
+            group.add_argument(flag, type=number, default=argparse.SUPPRESS, metavar="N", help=allowed)
 
 
 def open_model(options: argparse.Namespace, *, device: torch.device | None = None) -> tuple[EmerDiffPipeline, Settings]:
@@ -121,3 +122,10 @@ def number(text: str) -> int | float | str:
         except ValueError:
             pass
     return text
+
+
+def fixed_number(text: str) -> int | float | str:
+    """A `number` where studies need the same one for each picture."""
+    if text == AUTO:
+        raise argparse.ArgumentTypeError(f"must be a number here, not {AUTO!r}")
+    return number(text)

@@ -4,7 +4,8 @@ The method is `_read` and `_segment`, in the paper's order.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,11 +27,13 @@ from .picture import SIDE_MULTIPLE, Picture
 from .progress import INVERTING, PAINTING, READING, Done, Progress, counted, filled, of_stage, part
 from .prompt import Encoder, Prompt, encode_empty
 from .reading import Fitted, Known, Reading, Seen, check_coarse, fit, known, known_of_same, see
+from .recut import cuts, granular
 from .segmentation import Segmentation
-from .segments import cluster, draw_features
-from .settings import PRESETS, Settings
+from .segments import cluster_together, draw_features
+from .settings import AUTO, PRESETS, Settings
 
 UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))  # parts that checkpoints may have
+MOST_TOGETHER = 8  # pictures of a set: what is read of each one stays in memory
 
 
 class EmerDiffPipeline(DiffusionPipeline):
@@ -115,10 +118,11 @@ class EmerDiffPipeline(DiffusionPipeline):
         """Segment a picture: a path, a PIL image or an (H, W, 3) uint8 array.
 
         `settings` default to the model's own, `pipe.settings()`. `coarse_labels`, if given, are used instead of the
-        segments that k-means finds: (h, w) whole numbers below `num_segments`. `progress` is called after each U-Net
-        call; an exception that it raises ends the run. `rows_per_batch` limits the rows of one U-Net call; by default,
-        free memory does. It does not change the result. Raises `ValueError` for a picture that cannot be read or has
-        only one colour, and for settings or labels that do not fit it.
+        segments that k-means finds: (h, w) whole numbers below `num_segments`; a segment without cells is not
+        perturbed, and no pixel responds to it. `progress` is called after each U-Net call; an exception that it raises
+        ends the run. `rows_per_batch` limits the rows of one U-Net call; by default, free memory does. It does not
+        change the result. Raises `ValueError` for a picture that cannot be read or has only one colour, and for
+        settings or labels that do not fit it.
         """
         stream = self.stream(image, settings, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
         for event in (run := Results(stream)):
@@ -142,8 +146,11 @@ class EmerDiffPipeline(DiffusionPipeline):
         if coarse_labels is not None:
             check_coarse(coarse_labels, seen)
         read = Known().rows_to_read(seen)
-        total = read + seen.rows_to_segment
+        total = read + _rows_to_perturb(seen, coarse_labels)
         reading = yield from part(counted(self._read(seen, Known(), rows_per_batch), read), total)
+        if coarse_labels is None:
+            (reading,), (coarse_labels,) = _find_segments([reading])
+        total = read + _rows_to_perturb(reading, coarse_labels)
         segmenting = self.segment(reading, coarse_labels=coarse_labels, rows_per_batch=rows_per_batch)
         return (yield from part(segmenting, total, read))
 
@@ -170,10 +177,62 @@ class EmerDiffPipeline(DiffusionPipeline):
         """The second half of a run, in which the network is perturbed segment by segment; yields its own progress."""
         if coarse_labels is not None:
             check_coarse(coarse_labels, reading)
+        else:
+            (reading,), (coarse_labels,) = _find_segments([reading])  # (h, w)
         run = self._segment(reading, coarse_labels, rows_per_batch)
-        result = yield from counted(run, reading.rows_to_segment)
+        result = yield from counted(run, _rows_to_perturb(reading, coarse_labels))
         self.maybe_free_model_hooks()
         return result
+
+    def segment_together(
+        self,
+        images: Sequence[Picture],
+        settings: Settings | None = None,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        rows_per_batch: int | None = None,
+    ) -> tuple[Segmentation, ...]:
+        """Segment up to `MOST_TOGETHER` pictures with one set of segments: segment i is the same one in all of them.
+
+        `cluster_together` says how they are found; the pictures may differ in size. Each one is then perturbed for
+        those segments only that have cells in it; nothing in it responds to the others. `num_segments` is that of the
+        whole set. The order of the pictures does not change the segments, and one picture alone gets those of an
+        ordinary run. `cuts(*results)` and `merge` cut them all alike. The rest is as in calling the pipeline.
+
+        A run costs the rows of reading each picture, and of each picture's own segments. The readings of all pictures
+        are in memory until the last segments are known (`Reading.nbytes` each).
+        """
+        stream = self.stream_together(images, settings, rows_per_batch=rows_per_batch)
+        for event in (run := Results(stream)):
+            if progress:
+                progress(event)
+        return run.value
+
+    def stream_together(
+        self, images: Sequence[Picture], settings: Settings | None = None, *, rows_per_batch: int | None = None
+    ) -> Generator[Progress, None, tuple[Segmentation, ...]]:
+        """Like `segment_together`, but yields the progress after each U-Net call, and returns the results.
+
+        How many rows there are in all is known once the segments are; until then the total is the most it can be.
+        """
+        if not 1 <= len(images) <= MOST_TOGETHER:
+            raise ValueError(f"1 to {MOST_TOGETHER} pictures can be segmented together, not {len(images)}")
+        seen = [self._see_one_of(images, i, settings) for i in range(len(images))]
+        to_read, done = [Known().rows_to_read(one) for one in seen], 0
+        total = sum(to_read) + sum(one.rows_to_segment for one in seen)
+        readings = []
+        for i, (one, rows) in enumerate(zip(seen, to_read, strict=True)):
+            run = counted(self._read(one, Known(), rows_per_batch), rows)
+            readings.append((yield from part(run, total, done, picture=i)))
+            done += rows
+        readings, labels = _find_segments(readings)  # labels: (h, w) each
+        to_perturb = [_rows_to_perturb(*one) for one in zip(readings, labels, strict=True)]
+        total, results = done + sum(to_perturb), []
+        for i, (coarse, rows) in enumerate(zip(labels, to_perturb, strict=True)):
+            run = self.segment(readings.pop(0), coarse_labels=coarse, rows_per_batch=rows_per_batch)
+            results.append((yield from part(run, total, done, picture=i)))
+            done += rows
+        return tuple(results)
 
     def _read(self, seen: Seen, held: Known, rows: int | None) -> Generator[Done, None, Reading]:
         """What no segment changes (paper, section 3.1). What is `held` of an earlier reading is not computed again."""
@@ -188,12 +247,10 @@ class EmerDiffPipeline(DiffusionPipeline):
         return Reading(**vars(seen), prompt=prompt, x_0=x_0, inversion=inversion, features=features)
 
     def _segment(
-        self, reading: Reading, coarse_labels: np.ndarray | None, rows: int | None
+        self, reading: Reading, coarse_labels: np.ndarray, rows: int | None
     ) -> Generator[Done, None, Segmentation]:
-        """What each segment changes (paper, sections 3.1 to 3.3). `coarse_labels` replace those of k-means."""
+        """What each segment changes (paper, sections 3.2 and 3.3)."""
         settings, k = reading.settings, reading.settings.num_segments
-        if coarse_labels is None:
-            coarse_labels = cluster(reading.features, k, settings.kmeans_n_init)
         coarse = coarse_labels.astype(np.int32)  # (h, w) in 0..k-1
         masks = torch.from_numpy(coarse) == torch.arange(k)[:, None, None]  # (k, h, w)
         signs = torch.tensor([-1, 1] if settings.two_sided else [1])[:, None, None]
@@ -271,6 +328,12 @@ class EmerDiffPipeline(DiffusionPipeline):
         levels = len(self.unet.config.block_out_channels)
         multiple = math.lcm(SIDE_MULTIPLE, self.vae_scale_factor * 2 ** (levels - 1))
         return see(image, self._fit(settings), cell=self.vae_scale_factor * self.layers.stride, multiple=multiple)
+
+    def _see_one_of(self, images: Sequence[Picture], i: int, settings: Settings | None) -> Seen:
+        try:
+            return self._see(images[i], settings)
+        except ValueError as error:
+            raise ValueError(f"picture {i + 1} of {len(images)}: {error}") from error
 
     @property
     def _encoders(self) -> dict[str, Encoder]:
@@ -358,3 +421,28 @@ def _noise_like(x_0: Tensor, seed: int) -> Callable[[], Tensor]:
     """Successive draws of noise in the shape of `x_0`: on the CPU, so that they do not depend on the device."""
     generator = torch.Generator().manual_seed(seed)
     return lambda: torch.randn(x_0.shape, generator=generator).to(x_0.device)
+
+
+def _find_segments(readings: Sequence[Reading]) -> tuple[list[Reading], list[np.ndarray]]:
+    """The low-resolution segments of pictures (paper, section 3.1), one set for all: coarse labels (h, w) of each.
+
+    Where the settings leave their number open, the readings get the one that is found.
+    """
+    settings, smallest = readings[0].settings, min(math.prod(reading.grid) for reading in readings)
+    most = min(settings.most_segments, smallest)
+    labels = cluster_together([reading.features for reading in readings], most, settings.kmeans_n_init)
+    if settings.num_segments != AUTO:
+        return list(readings), labels
+    found = replace(settings, num_segments=most)
+    fine = [replace(one, settings=found).blank(own, "") for one, own in zip(readings, labels, strict=True)]
+    k = granular(*fine)
+    source = "picture" if len(fine) == 1 else "pictures"
+    note = f"The number of segments, {k}, follows from the {source}: {most} were found, and those alike merged."
+    settings, groups = replace(settings, num_segments=k), cuts(*fine)[k]
+    readings = [replace(one, settings=settings, notes=(*one.notes, note)) for one in readings]
+    return readings, [groups[own] for own in labels]
+
+
+def _rows_to_perturb(fitted: Fitted, coarse_labels: np.ndarray | None) -> int:
+    """U-Net rows in which the segments that have cells are perturbed; the most there can be before these are known."""
+    return fitted.rows_to_segment if coarse_labels is None else fitted.rows_to_perturb(len(np.unique(coarse_labels)))

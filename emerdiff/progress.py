@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ class Progress:
     total: int
     sketch: Segmentation | None = None
     """The result so far: first when the segments are known, then each time that more of their responses are."""
+    picture: int = 0
+    """Which picture is at work, counted from 0, where several are segmented together."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ def of_stage(stage: str, run: Generator[int, None, object]) -> Generator[Done, N
     return results.value
 
 
-def part(run: Generator[Progress, None, object], total: int, done: int = 0) -> Generator[Progress, None, object]:
-    """Yields the progress of `run` as that of a whole of `total` rows, of which `done` came before it."""
+def part(
+    run: Generator[Progress, None, object], total: int, done: int = 0, *, picture: int = 0
+) -> Generator[Progress, None, object]:
+    """Yields the progress of `run`, on one picture, as that of a whole of `total` rows; `done` came before it."""
     for progress in (results := Results(run)):
-        yield replace(progress, done=done + progress.done, total=total)
+        yield replace(progress, done=done + progress.done, total=total, picture=picture)
     return results.value
 
 
@@ -63,17 +68,17 @@ def filled(
 ) -> Generator[Done, None, Segmentation]:
     """The `blank` segmentation with all its responses, found for `size` segments at a time; yields sketches on the way.
 
-    `respond` finds the responses (b, 3, H, W) of the segments with the numbers (b,).
+    `respond` finds the responses (b, 3, H, W) of the segments with the numbers (b,), those that are not `known` yet.
     """
     yield Done(PERTURBING, 0, blank)
-    responses, known, told = blank.responses.copy(), blank.known.copy(), 0
+    responses, known, told = blank.responses.copy(), blank.known.copy(), blank.known.sum()
 
     def found(segments: Tensor) -> Generator[int, None, Tensor]:
         responses[segments] = (yield from respond(segments)).numpy()
         known[segments] = True
         return segments
 
-    for rows in in_batches(torch.arange(len(known)), size, found):
+    for rows in in_batches(torch.from_numpy(np.flatnonzero(~known)), size, found):
         news, told = known.sum() > told, known.sum()
         yield Done(PERTURBING, rows, replace(blank, responses=responses.copy(), known=known.copy()) if news else None)
     return replace(blank, responses=responses, known=None)

@@ -14,7 +14,7 @@ from .layers import Layers
 from .picture import Picture, read_picture, size_for_network
 from .prompt import Prompt
 from .segmentation import Segmentation
-from .settings import Settings
+from .settings import AUTO, Settings
 
 OF_INVERSION = (  # settings that determine the inversion and what it records
     "seed",
@@ -46,9 +46,12 @@ class Fitted:
 
     @property
     def rows_to_segment(self) -> int:
-        """U-Net rows in which segments are perturbed."""
-        sides = 2 if self.settings.two_sided else 1
-        return sides * self.settings.num_segments * len(self.steps)
+        """U-Net rows in which segments are perturbed; the most there can be."""
+        return self.rows_to_perturb(self.settings.most_segments)
+
+    def rows_to_perturb(self, segments: int) -> int:
+        """U-Net rows in which so many segments are perturbed."""
+        return (2 if self.settings.two_sided else 1) * segments * len(self.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,10 @@ class Reading(Seen):
         return replace(self, settings=replace(settings, replay_steps=len(steps)), steps=steps, inversion=inversion)
 
     def blank(self, coarse_labels: np.ndarray, model: str) -> Segmentation:
-        """The segmentation with its coarse labels (h, w), before any response is known."""
+        """The segmentation with its coarse labels (h, w), before the response of any segment that has cells is known.
+
+        Nothing responds to a segment without cells.
+        """
         k, image = self.settings.num_segments, np.asarray(self.picture)
         return Segmentation(
             image=image,
@@ -109,7 +115,7 @@ class Reading(Seen):
             settings=self.settings,
             model=model,
             notes=self.notes,
-            known=np.zeros(k, bool),
+            known=np.bincount(coarse_labels.ravel(), minlength=k) == 0,
         )
 
 
@@ -178,7 +184,7 @@ def see(image: Picture, fitted: Fitted, *, cell: int, multiple: int) -> Seen:
     original = opened.picture
     size = size_for_network(original.size, settings.image_area, keep_aspect=settings.keep_aspect, multiple=multiple)
     height, width = grid = tuple(side // cell for side in reversed(size))
-    if settings.num_segments > math.prod(grid):
+    if settings.num_segments != AUTO and settings.num_segments > math.prod(grid):
         raise ValueError(
             f"num_segments is {settings.num_segments}, but this picture's low-resolution grid has only "
             f"{width} x {height} = {width * height} cells: choose at most that many, or a larger image_area"
@@ -190,6 +196,8 @@ def see(image: Picture, fitted: Fitted, *, cell: int, multiple: int) -> Seen:
 
 def check_coarse(labels: np.ndarray, seen: Seen) -> None:
     """Raises `ValueError` unless `labels` give each cell of the grid one of k segments."""
+    if seen.settings.num_segments == AUTO:
+        raise ValueError(f"with coarse_labels, num_segments must be a number, not {AUTO!r}")
     (height, width), last = seen.grid, seen.settings.num_segments - 1
     whole = np.issubdtype(labels.dtype, np.integer)
     if labels.shape != seen.grid or not whole or labels.min() < 0 or labels.max() > last:

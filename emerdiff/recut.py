@@ -11,8 +11,10 @@ import numpy as np
 from scipy.cluster.hierarchy import cut_tree, ward
 
 from .segmentation import Segmentation
+from .segments import centred
 
 CUT_FROM = "Cut from "  # so begins the note on segments that have been merged from more
+SHARE = 0.114  # of the picture's variation, for models without a `merge_height`; docs/results.md says how it was chosen
 
 
 def recut(fine: Segmentation, num_segments: int) -> Segmentation:
@@ -28,19 +30,18 @@ def recut(fine: Segmentation, num_segments: int) -> Segmentation:
     return merge(fine, groups[num_segments])
 
 
-def cuts(fine: Segmentation) -> np.ndarray:
+def cuts(*fine: Segmentation) -> np.ndarray:
     """(k + 1, k) int: row n holds the number, 0 to n - 1, of each segment of `fine` when they are merged into n.
+
+    Of several pictures that were segmented together, it cuts all alike: `merge` each of them by the same row.
 
     Segments with near features merge first (Ward's method on the clusters' mean features, weighted by their cells).
     The cuts are nested, and a segment keeps its number in all of them: one more segment splits off a number, and the
     part with fewer cells is n. k is here the number of segments that have cells; others have the number 0.
     """
-    cells = fine.coarse_labels.ravel()
-    means = fine.features.reshape(len(cells), -1).astype(float)
-    for i in np.unique(cells):
-        means[cells == i] = means[cells == i].mean(0)
+    tree, cells = _tree(*fine)
     present, first_cell, weights = np.unique(cells, return_index=True, return_counts=True)
-    parts = cut_tree(ward(means), range(1, len(present) + 1))[first_cell]  # the cells of a segment merge at no cost
+    parts = cut_tree(tree, range(1, len(present) + 1))[first_cell]
     numbers = np.zeros((len(present) + 1, len(present)), int)
     for n, part in enumerate(parts.T[1:], 2):
         taken = set()
@@ -48,9 +49,32 @@ def cuts(fine: Segmentation) -> np.ndarray:
             parent = numbers[n - 1, of_part][0]
             numbers[n, of_part] = n - 1 if parent in taken else parent
             taken.add(parent)
-    groups = np.zeros((len(present) + 1, fine.settings.num_segments), int)
+    groups = np.zeros((len(present) + 1, fine[0].settings.num_segments), int)
     groups[:, present] = numbers
     return groups
+
+
+def heights(*fine: Segmentation) -> np.ndarray:
+    """(k + 1,) float: entry n tells how different the two segments are that merge as n become n - 1, as `cuts` has it.
+
+    This is the Ward height over the root of the number of cells, in units of the features: the distance of their
+    means, less where a segment has few cells. It falls with n. Entries 0 and 1 are infinite.
+    """
+    tree, cells = _tree(*fine)
+    segments = len(np.unique(cells))
+    return np.r_[np.inf, np.inf, tree[::-1, 2][: segments - 1] / np.sqrt(len(cells))]
+
+
+def granular(*fine: Segmentation, granularity: float = 1.0) -> int:
+    """The number of segments, 2 or more, that are left if all merge that differ less than the model's `merge_height`.
+
+    A `granularity` of 2 halves that height. It means the same in every picture: a plain one has few segments then, and
+    a rich one many. docs/results.md shows what that gains over the best fixed number.
+    """
+    height = fine[0].settings.merge_height
+    if height is None:
+        height = SHARE * np.sqrt(_features(*fine).var(0).sum())
+    return max(2, int((heights(*fine)[1:] >= height / granularity).sum()))
 
 
 def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
@@ -77,3 +101,17 @@ def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
         notes=notes,
         known=None if known.all() else known,
     )
+
+
+def _features(*fine: Segmentation) -> np.ndarray:
+    """(cells, c) float64, of all pictures, as they are comparable."""
+    return np.concatenate([one.reshape(-1, one.shape[-1]) for one in centred([one.features for one in fine])])
+
+
+def _tree(*fine: Segmentation) -> tuple[np.ndarray, np.ndarray]:
+    """Ward's tree of all cells, in which those of one segment merge at no cost, and the segment of each cell."""
+    cells = np.concatenate([one.coarse_labels.ravel() for one in fine])
+    means = _features(*fine)
+    for i in np.unique(cells):
+        means[cells == i] = means[cells == i].mean(0)
+    return ward(means), cells

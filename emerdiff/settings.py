@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from numbers import Real
 
+AUTO = "auto"  # for `num_segments`
+FINE = 30  # segments that are found first where their number follows from the picture
+
 
 def _bounded(default, low: float, high: float):
     return field(default=default, metadata={"range": (low, high)})
@@ -17,8 +20,16 @@ class Settings:
     have its own defaults: `pipe.settings(num_segments=12)` starts from those.
     """
 
-    num_segments: int = _bounded(20, 2, 256)
-    """k, the number of clusters; at most the number of cells of the low-resolution grid."""
+    num_segments: int | str = _bounded(20, 2, 256)
+    """k, the number of clusters; at most the number of cells of the low-resolution grid.
+
+    "auto": as many as the picture needs, at most 30. What a run returns says how many these are.
+    """
+    merge_height: float | None = _bounded(None, 0.0, 1e6)
+    """How different segments must be for "auto" to keep them apart, as `emerdiff.heights` measures it.
+
+    Models have their own, as their features differ in size. None: a share of the variation of the picture's features.
+    """
     feature_timestep: int = _bounded(1, 0, 999)
     """t_f, where the features are read; it need not lie on the sampling grid."""
     feature_draws: int = _bounded(1, 1, 1000)
@@ -60,6 +71,11 @@ class Settings:
         for f in fields(self):
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
 
+    @property
+    def most_segments(self) -> int:
+        """The most segments that a run finds."""
+        return FINE if self.num_segments == AUTO else self.num_segments
+
     @classmethod
     def range_of(cls, name: str) -> tuple[float, float]:
         """The smallest and largest value that a numeric field allows."""
@@ -76,16 +92,21 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
 
 def _checked(f: Field, value: object) -> bool | int | float | None:
     """The value as a plain Python value of the field's type, or `ValueError`."""
-    kind = int if f.default is None else type(f.default)  # the annotation may be a string
+    low, high = f.metadata.get("range", (0, 0))
+    kind = type(f.default if f.default is not None else low)  # the annotation may be a string
     if kind is bool:
         if isinstance(value, bool):
             return value
         raise ValueError(f"{f.name} must be True or False, not {value!r}")
     if f.default is None and value is None:
         return None
-    low, high = f.metadata["range"]
-    noun, or_none = "number" if kind is float else "whole number", " or None" if f.default is None else ""
+    also = " or None" if f.default is None else ""
+    if f.name == "num_segments" and isinstance(value, str):
+        also = f" or {AUTO!r}"
+        if value == AUTO:
+            return AUTO
+    noun = "number" if kind is float else "whole number"
     in_range = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high  # NaN is not
     if not in_range or (kind is int and value != int(value)):  # 20.0 is 20: JSON and sliders send it so
-        raise ValueError(f"{f.name} must be a {noun} from {low} to {high}{or_none}, not {value!r}")
+        raise ValueError(f"{f.name} must be a {noun} from {low} to {high}{also}, not {value!r}")
     return kind(value)

@@ -21,7 +21,8 @@ from emerdiff.dataset.commands import segment_all
 from emerdiff.dataset.pictures import find
 from emerdiff.dataset.run import Wanted
 from emerdiff.drawing import overlay, palette
-from emerdiff.studies import ablation, sweep
+from emerdiff.miniature.scenes import KINDS
+from emerdiff.studies import ablation, pairs, sweep
 
 OPTIONS = {f.name: getattr(quick(), f.name) for f in fields(Settings) if "range" in f.metadata}
 GIVEN = {name: value for name, value in OPTIONS.items() if value is not None} | {"dtype": "float32"}
@@ -500,6 +501,46 @@ def test_ablations_vary_one_setting_at_a_time(capsys, short, tmp_path, monkeypat
     assert Image.open(tmp_path / "a.png").width > 600
 
 
+def test_pairs_are_scored_together_and_apart(capsys, short, tmp_path, monkeypatch):
+    drawn, draw = [], pairs.draw_scene
+    monkeypatch.setattr(pairs, "draw_scene", lambda seed, *args: drawn.append((seed, *args)) or draw(seed, *args))
+    arguments = ["--scenes", 2, "--num-segments", 2, "--model", short, "--device", "cpu", "--dtype", "float32"]
+    places = ["--preset", "preview", "--first-seed", 610_000, "--out", tmp_path / "p.json"]
+    status, out, _ = called(capsys, "pairs", *arguments, *places)
+    result = strict((tmp_path / "p.json").read_text())
+    assert status == 0 and result["seeds"] == [610_000, 610_003]
+    kinds = KINDS[0], KINDS[0], KINDS[1], KINDS[1]  # of 2 scenes each
+    assert [(seed, kind) for seed, _, kind in drawn] == [(610_000 + i, kind) for i, kind in enumerate(kinds)]
+    assert result["rows"].keys() == {pairs.TOGETHER, pairs.ONE_TO_ONE, pairs.NEAREST, pairs.NAIVE}
+    assert all(f"\n{name} " in out and 0 < row["pairs"] < 1 for name, row in result["rows"].items())
+
+
+def test_rules_for_the_number_of_segments_are_told_with_their_best_parameter(capsys, short, tmp_path):
+    arguments = ["scenes:1..2", "--model", short, "--device", "cpu", "--dtype", "float32", "--preset", "fast"]
+    cheap = ["--replay-steps", 1, "--image-area", 64 * 64]
+    status, out, _ = called(capsys, "granularity", *arguments, *cheap, "--out", tmp_path / "g.json")
+    rows = strict((tmp_path / "g.json").read_text())
+    assert status == 0 and all(f"\n{name} " in out for name in rows)
+    assert all(0 < row["score"] <= row["ceiling"] and row["parameter"] > 0 for (row,) in rows.values())
+
+
+def test_an_evaluation_may_give_each_picture_its_own_number_of_segments(capsys, short, tmp_path):
+    automatic = ["--num-segments", "auto", "--merge-height", 1.3, "--image-area", 64 * 64]
+    model = ["--methods", "EmerDiff", "bilinear", "--model", short, "--device", "cpu", "--dtype", "float32"]
+    status, out, _ = called(capsys, "evaluate", "scenes:1..3", "--out", tmp_path, *automatic, *model)
+    lines = [json.loads(line) for line in (tmp_path / "lines-0.jsonl").read_text().splitlines()]
+    numbers = [line["EmerDiff"]["segments"] for line in lines]
+    assert status == 0 and "num_segments='auto'" in out and len(set(numbers)) > 1, numbers
+    assert strict((tmp_path / "evaluation.json").read_text())["settings"]["num_segments"] == "auto"
+
+
+@pytest.mark.parametrize("command", ["sweep", "ablate", "pairs", "benchmark"])
+def test_studies_with_one_number_of_segments_refuse_automatic_ones(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--num-segments", "auto"])
+    assert end.value.code == 2 and "--num-segments: must be a number here, not 'auto'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["segment", "evaluate"])
 def test_help_names_every_setting_and_its_range(capsys, command):
     with pytest.raises(SystemExit) as end:
@@ -510,6 +551,7 @@ def test_help_names_every_setting_and_its_range(capsys, command):
         assert f"--{f.name.replace('_', '-')}" in text
         if "range" in f.metadata:
             assert "{} to {}".format(*f.metadata["range"]) in text
+    assert "2 to 256, or auto: as many as each picture needs, at most 30" in text
 
 
 def test_the_module_runs_as_a_program():

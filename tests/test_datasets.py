@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -218,6 +219,40 @@ def test_a_run_asks_for_each_segments_class(small, tmp_path):
     line = json.loads((out / "imagefolder" / "metadata.jsonl").read_text())
     assert line["segments"] and line["classes"] == [classes[i > 1] for i in line["segments"]]
     assert json.loads((out / "manifest.json").read_text())["classes"] == [*classes]
+
+
+def test_each_picture_may_have_its_own_number_of_segments(capsys, small, pictures, tmp_path):
+    settings, out = quick(num_segments="auto", merge_height=0.9, two_sided=False, replay_steps=1), tmp_path / "out"
+    assert segment_all(small, Wanted(settings, tuple(FORMATS)), find([str(pictures)], out), out) == 0
+    told, coco = capsys.readouterr().err, COCO(out / "coco" / "annotations.json")
+    lines = [json.loads(line) for line in (out / "imagefolder" / "metadata.jsonl").read_text().splitlines()]
+    tasks = json.loads((out / "label-studio" / "tasks.json").read_text())
+    numbers = set()
+    for image, line, task in zip(coco.dataset["images"], lines, tasks, strict=True):
+        stem = line["mask_file_name"][6:-4]
+        summary = json.loads((out / f"{stem}.json").read_text())
+        k, shares = summary["settings"]["num_segments"], [one["share"] for one in summary["segments"]]
+        assert f": The number of segments, {k}, follows from the picture: 30 were found" in told and len(shares) == k
+        labels = np.asarray(Image.open(out / f"{stem}_labels.png"))
+        shown = np.unique(labels).tolist()
+        assert line["segments"] == shown and line["classes"] == ["segment"] * len(shown) and shown[-1] < k
+        assert len(coco.getAnnIds(image["id"])) == len(task["predictions"][0]["result"]) == len(shown)
+        objects = np.asarray(Image.open(out / "cvat" / "SegmentationObject" / f"{stem}.png"))
+        np.testing.assert_array_equal(objects, labels + 1)
+        polygons = (out / "yolo-seg" / "labels" / f"{stem}.txt").read_text().splitlines()
+        assert {polygon.split()[0] for polygon in polygons} == {"0"}
+        with np.load(out / "npz" / f"{stem}.npz") as arrays:
+            assert arrays["names"].tolist() == ["segment"] * k and arrays["coarse_labels"].max() == k - 1
+        numbers.add(k)
+    assert len(numbers) > 1  # and yet there is one class in each list of classes
+    assert [one["name"] for one in coco.dataset["categories"]] == ["segment"]
+    assert len((out / "cvat" / "labelmap.txt").read_text().splitlines()) == 3  # a head, background, and segment
+    assert (out / "yolo-seg" / "data.yaml").read_text().endswith('names:\n  0: "segment"\n')
+    assert (out / "label-studio" / "labelling.xml").read_text().count("<Label ") == 1
+    assert json.loads((out / "manifest.json").read_text())["settings"]["num_segments"] == "auto"
+    for other in ({"num_segments": 4}, {"merge_height": 0.8}):
+        with pytest.raises(ValueError, match="holds a run with (num_segments auto|merge_height 0.9): choose another"):
+            segment_all(small, Wanted(replace(settings, **other), tuple(FORMATS)), find([str(pictures)], out), out)
 
 
 # --- Which pictures

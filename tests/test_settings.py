@@ -11,7 +11,7 @@ import pytest
 from emerdiff import Settings, settings
 
 NUMERIC = [f.name for f in fields(Settings) if "range" in f.metadata]
-WHOLE = [name for name in NUMERIC if name not in ("strength", "smoothing")]
+WHOLE = [name for name in NUMERIC if name not in ("strength", "smoothing", "merge_height")]
 SWITCHES = [f.name for f in fields(Settings) if f.name not in NUMERIC]
 
 
@@ -60,7 +60,7 @@ def test_what_is_not_a_number_is_refused(name, value):
     assert message(name, value).endswith(f"not {value!r}")
 
 
-NONE_ALLOWED = {"image_area", "replay_steps", "modulation_layer"}
+NONE_ALLOWED = {"image_area", "merge_height", "replay_steps", "modulation_layer"}
 
 
 @pytest.mark.parametrize("name", sorted({*NUMERIC} - NONE_ALLOWED))
@@ -105,7 +105,8 @@ def test_checks_hold_where_annotations_are_strings(monkeypatch):
     module = ModuleType("settings_with_strings")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec("from __future__ import annotations\n" + inspect.getsource(settings), module.__dict__)
-    assert {f.type for f in fields(module.Settings)} == {"int", "float", "bool", "int | None"}
+    types = {"int", "int | str", "float", "float | None", "bool", "int | None"}
+    assert {f.type for f in fields(module.Settings)} == types
     for name in SWITCHES:
         with pytest.raises(ValueError, match=f"{name} must be True or False, not 1"):
             module.Settings(**{name: 1})

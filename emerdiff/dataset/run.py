@@ -48,7 +48,7 @@ class Wanted:
             raise ValueError(f"--format must be among {', '.join(FORMATS)}, not {unknown[0]!r}")
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"--min-confidence must be from 0 to 1, not {self.min_confidence:g}")
-        if self.settings.num_segments > MOST_SEGMENTS:
+        if self.settings.most_segments > MOST_SEGMENTS:
             raise ValueError(f"num_segments must be at most {MOST_SEGMENTS} here, as {MOST_SEGMENTS} stands for void")
         if "cvat" in self.formats and len(self.classes) > MOST_CLASSES:
             raise ValueError(f"CVAT's masks can tell {MOST_CLASSES} classes apart, not {len(self.classes)}")

@@ -21,7 +21,7 @@ from ..options import (
     add_settings,
     count,
     figure_file,
-    number,
+    fixed_number,
     open_folder,
     open_model,
     output_file,
@@ -34,6 +34,8 @@ from ..terminal import say
 from . import ablation as ablations
 from . import benchmark as benchmarks
 from . import evaluation as evaluations
+from . import granularity as granularities
+from . import pairs as pairings
 from . import students
 from . import sweep as sweeps
 from . import vocabulary as vocabularies
@@ -94,22 +96,34 @@ def add(commands) -> None:
     sweeping = commands.add_parser("sweep", help="measure the cost and the loss of presets, on drawn scenes")
     sweeping.set_defaults(command=sweep)
     ablating = commands.add_parser("ablate", help="vary one setting at a time, as the paper does, on drawn scenes")
-    ablating.add_argument("--preset", choices=PRESETS, default="exact", help="preset to start from (default: exact)")
     ablating.set_defaults(command=ablate)
+    pairing = commands.add_parser("pairs", help="score one set of segments in two pictures, on pairs of drawn scenes")
+    pairing.set_defaults(command=pairs)
+    for parser in (ablating, pairing):
+        parser.add_argument("--preset", choices=PRESETS, default="exact", help="preset to start from (default: exact)")
     for parser in (sweeping, ablating):
-        parser.add_argument("--scenes", type=count, default=20, help="how many (default: 20)")
+        parser.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of the scores")
+    for parser in (sweeping, ablating, pairing):
+        parser.add_argument("--scenes", type=count, default=20, help="how many, or how many pairs (default: 20)")
         parser.add_argument("--first-seed", type=int, default=700_000, help="seed of the first (default: 700000)")
         parser.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table, kept up to date")
-        parser.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of the scores")
-        parser.add_argument("--num-segments", type=number, default=12, metavar="N", help="default: 12")
+        parser.add_argument("--num-segments", type=fixed_number, default=12, metavar="N", help="default: 12")
         add_model(parser)
         add_dtype(parser)
+
+    grading = commands.add_parser("granularity", help="score rules for the number of segments against a fixed number")
+    grading.add_argument("datasets", nargs="+", metavar="DATASET", help=sources)
+    grading.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table")
+    add_model(grading)
+    add_dtype(grading)
+    add_settings(grading)
+    grading.set_defaults(command=granularity)
 
     timing = commands.add_parser("benchmark", help="time the presets against the published procedure")
     timing.add_argument("--out", type=output_file, metavar="FILE", help="JSON of the table and the figure's points")
     timing.add_argument("--figure", type=figure_file, metavar="FILE", help="PNG, SVG or PDF of how time grows (slow)")
     timing.add_argument("--limit", type=float, default=120, help="seconds until a run is extrapolated (default: 120)")
-    timing.add_argument("--num-segments", type=number, default=25, metavar="N", help="default: 25")
+    timing.add_argument("--num-segments", type=fixed_number, default=25, metavar="N", help="default: 25")
     add_model(timing)
     timing.set_defaults(command=benchmark)
 
@@ -244,11 +258,47 @@ def ablate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _over_scenes(study: Callable[[range], Iterator], settings: Settings, options: argparse.Namespace) -> dict:
-    """The rows of a study of drawn scenes; they are written down after each scene."""
-    seeds = range(options.first_seed, options.first_seed + options.scenes)
-    for rows in tqdm(study(seeds), unit="scene", total=len(seeds), leave=False, disable=None):
-        result = {"seeds": [seeds[0], seeds[-1]], "k": settings.num_segments, "rows": rows}
+def pairs(options: argparse.Namespace) -> int:
+    """Scores pictures that are segmented together against separate runs whose segments are matched afterwards."""
+    pipe, settings = open_model(options)
+    rows = _over_scenes(lambda seeds: pairings.compare(pipe, seeds, settings), settings, options, each=2)
+    say(f"{'':32}{'pairs':>8}{'together gains':>27}{'carried':>10}{'together gains':>27}")
+    for name, row in rows.items():
+        gains = ("{:+.1%} ({:+.1%} to {:+.1%})".format(*row[f"gain in {score}"]) for score in ("pairs", "carried"))
+        say(f"{name:32}{row['pairs']:8.1%}{next(gains):>27}{row['carried']:10.1%}{next(gains):>27}")
+    return 0
+
+
+def granularity(options: argparse.Namespace) -> int:
+    """Scores rules by which the number of segments follows from the picture against one fixed number."""
+    pipe, settings = open_model(options)
+    datasets = [open_dataset(source, pipe.native_side) for source in options.datasets]
+    sets = []
+    for dataset in datasets:
+        run = granularities.read(pipe, dataset, settings)
+        sets.append(list(tqdm(run, unit="picture", total=len(dataset.names), leave=False, disable=None)))
+    rows = granularities.compare(sets)
+    for i, source in enumerate(options.datasets):
+        say(f"{source:36}{'best at':>9}{'mIoU':>8}{'gain over one number':>28}{'over the best one here':>28}")
+        for rule, of in rows.items():
+            one, own = ("{:+.1%} ({:+.1%} to {:+.1%})".format(*of[i][g]) for g in granularities.GAINS)
+            say(f"{rule:36}{of[i]['parameter']:9.3g}{of[i]['score']:8.1%}{one:>28}{own:>28}")
+        say(f"{'each picture at its best':45}{rows[granularities.FIXED][i]['ceiling']:8.1%}")
+    if options.out:
+        _write_json(options.out, rows)
+    return 0
+
+
+def _over_scenes(
+    study: Callable[[range], Iterator], settings: Settings, options: argparse.Namespace, *, each: int = 1
+) -> dict:
+    """The rows of a study that takes `each` drawn scenes at a time.
+
+    They are written down after each time, with the first and the last seed so far.
+    """
+    seeds = range(options.first_seed, options.first_seed + each * options.scenes)
+    for done, rows in enumerate(tqdm(study(seeds), total=options.scenes, leave=False, disable=None), 1):
+        result = {"seeds": [seeds[0], seeds[each * done - 1]], "k": settings.num_segments, "rows": rows}
         if options.out:
             _write_json(options.out, result)
     return rows
