@@ -75,7 +75,7 @@ def add(commands) -> None:
     teaching.add_argument("--masks", choices=students.MASKS, default="EmerDiff", help=masks)
     seeds = "of one student each (default: 0)"
     teaching.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help=seeds)
-    teaching.add_argument("--steps", type=int, default=4000, help="0 for students that learn nothing (default: 4000)")
+    teaching.add_argument("--steps", type=int, default=2000, help="0 for students that learn nothing (default: 2000)")
     _add_names(teaching)
     teaching.add_argument("--device", help="cuda, mps or cpu (default: the first of these that is available)")
     teaching.set_defaults(command=student)
@@ -161,7 +161,7 @@ def student(options: argparse.Namespace) -> int:
     test = _worded(options.test, options.words)
     lessons = _lessons(options, test)
     open_folder(options.out)
-    names = ("source", "masks", "concepts", "test", "steps")
+    names = ("source", "masks", "concepts", "name_model", "test", "steps")
     told = {name: getattr(options, name) for name in names} | {"lessons": len(lessons)}
     grades, device = [], torch.device(options.device or best_device())
     for seed in options.seeds:
