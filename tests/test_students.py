@@ -1,6 +1,7 @@
 """Students: what they learn from, that they learn, and how they are judged."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,17 @@ from emerdiff.dataset.commands import segment_all
 from emerdiff.dataset.pictures import find
 from emerdiff.dataset.run import Wanted
 from emerdiff.miniature.scenes import CLASSES, draw_scene
+from emerdiff.miniature.words import WORD_OF_CLASS
+from emerdiff.naming import Words
 from emerdiff.studies import students
 from emerdiff.studies.datasets import VOID, open_dataset
-from emerdiff.studies.students import SIDE, Lesson
+from emerdiff.studies.students import SIDE, Lesson, Worded
+from emerdiff.studies.vocabulary import vocabulary
+
+
+def worded(source: str, side: int = 256) -> Worded:
+    dataset = open_dataset(source, side)
+    return Worded(dataset, vocabulary(dataset, None))
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +51,13 @@ def test_drawn_scenes_are_a_folder_with_truth(drawn):
     scene = draw_scene(6, 256)
     np.testing.assert_array_equal(np.asarray(picture), scene.image)
     np.testing.assert_array_equal(labels, scene.labels)
+    assert vocabulary(dataset, None).words == worded("scenes:6..6").words  # of a folder, too
 
 
-def test_lessons_of_truth_are_small_pictures_with_their_classes():
-    lesson, *others = students.of_truth(open_dataset("scenes:5..6", 256))
+def test_lessons_of_truth_are_small_pictures_with_their_words():
+    lesson, *others = students.of_truth(worded("scenes:5..6"))
     assert len(others) == 1 and lesson.picture.shape == (SIDE, SIDE, 3) and lesson.picture.dtype == np.uint8
-    np.testing.assert_array_equal(lesson.classes, draw_scene(5, 256).labels[::2, ::2])
+    np.testing.assert_array_equal(lesson.classes, WORD_OF_CLASS[draw_scene(5, 256).labels[::2, ::2]])
 
 
 @pytest.mark.parametrize("masks", students.MASKS)
@@ -62,12 +72,22 @@ def test_segments_get_the_class_of_the_nearest_concept(run, masks):
     concepts[[8, 2, 5, 3][: len(own)]] = own  # each segment's own mean is the nearest to it
     expected = np.full(256, VOID)
     expected[numbers] = [8, 2, 5, 3][: len(own)]
-    lesson = next(students.of_masks(run, masks, concepts))
+    lesson = next(students.of_masks(run, masks, students.by_concepts(concepts)))
     np.testing.assert_array_equal(lesson.classes, expected[labels][::2, ::2])
 
 
-def test_concepts_are_mean_features_of_classes():
-    scene = SimpleNamespace(names=("a", "b"), classes=("x", "y", "z"), load=lambda name: (name, truths[name]))
+def test_segments_get_the_word_that_is_sure():
+    """Segment 1 has no pixels; of segment 2, the model cannot tell whether it shows the sea or a car."""
+    labels = np.array([[0, 0, 2, 3, VOID]])
+    similar = np.float32([[0, 5, 0], [0, 5, 0], [0, 3, 3], [0, 0, 5], [5, 0, 0]])[None]  # of each pixel to the words
+    model = SimpleNamespace(scale=1.0, embed=lambda _: similar, similarities=lambda embeddings, _: embeddings)
+    tell = students.by_words(Words.of("sky, sea, car"), model)
+    assert tell(np.zeros((1, 5, 3), np.uint8), labels, None, 4).tolist() == [1, VOID, VOID, 2]
+
+
+def test_concepts_are_mean_features_of_words():
+    words = SimpleNamespace(groups=("x", "y", "z"))
+    scene = SimpleNamespace(names=("a", "b"), words=words, load=lambda name: (name, truths[name]))
     truths = {"a": np.array([[0, 0], [2, VOID]]), "b": np.array([[0, 2], [2, 2]])}
     features = {"a": np.float32([[[1], [3]], [[5], [100]]]), "b": np.float32([[[8], [1]], [[1], [1]]])}
     pipe = SimpleNamespace(features=lambda picture, settings: features[picture])
@@ -90,9 +110,20 @@ def test_a_student_learns_what_its_lessons_show_and_nothing_of_void(monkeypatch)
     assert losses[-1] < 0.6 * losses[0] and [next(again), next(again)] == losses[:2]
 
 
+def test_the_first_layer_begins_as_whitening():
+    lessons = list(students.of_truth(worded("scenes:5..8")))
+    student = students.new_student(worded("scenes:5..5").words.names, seed=0)
+    next(students.teach(student, lessons, 1, seed=0))
+    first = next(part for part in student.modules() if isinstance(part, torch.nn.Conv2d))
+    pictures = students._values(np.stack([lesson.picture for lesson in lessons]), student)
+    with torch.no_grad():
+        seen = first(pictures)[:, :, 1:-1, 1:-1].transpose(0, 1).flatten(1)  # without the padded edge
+    assert seen.mean(1).abs().max() < 0.3 and (torch.cov(seen) - torch.eye(len(seen))).abs().max() < 0.6
+
+
 def test_grades_are_those_of_the_scores(monkeypatch):
-    scenes = open_dataset("scenes:5..6", 64)
-    student = students.new_student(CLASSES, seed=0)
+    scenes = worded("scenes:5..6", 64)
+    student = students.new_student(scenes.words.names, seed=0)
     answers = {name: scenes.load(name)[1].astype(int) for name in scenes.names}
     pictures = {scenes.load(name)[0].tobytes(): name for name in scenes.names}
 
@@ -116,6 +147,7 @@ def test_students_of_all_kinds_are_trained_and_kept(capsys, small, run, drawn, t
     monkeypatch.setattr(students, "BATCH", 2)
     for source, options in (
         (run, ["--concepts", "scenes:8..9", "--masks", "naive"]),
+        (run, ["--masks", "naive"]),
         ("scenes:5..6", ["--seeds", "0", "1"]),
         ("scenes:5..6", ["--steps", "0"]),
     ):
@@ -125,15 +157,19 @@ def test_students_of_all_kinds_are_trained_and_kept(capsys, small, run, drawn, t
         assert len(told["students"]) == 1 + ("1" in options) and 0 <= told["mean"]["miou"] <= 1
         assert "boundary_f" in capsys.readouterr().out
     kept = students.SegformerForSemanticSegmentation.from_pretrained(tmp_path / "seed-1").eval()
-    assert kept.config.id2label[CLASSES.index("roof")] == "roof"
+    assert kept.config.id2label[WORD_OF_CLASS[CLASSES.index("roof")]] == "house"
     picture = Image.fromarray(draw_scene(3, 96).image)
     assert students.classify(kept, picture).shape == (96, 96) and kept.dtype == torch.float32
 
 
 def test_what_a_student_lacks_is_said(capsys, run, drawn, tmp_path):
+    other, bare = (shutil.copytree(drawn, tmp_path / name) for name in ("other", "bare"))
+    (other / "classes.txt").write_text("sea\ncar\n")
+    (bare / "classes.txt").unlink()
     for source, options, said in (
-        (run, [], "segments need classes: name a dataset with truth by --concepts"),
-        (run, ["--concepts", str(drawn)], "--concepts and --test must have the same classes"),
+        (run, ["--concepts", str(other)], "other and scenes:1..1 must have the same words"),
+        (other, [], "other and scenes:1..1 must have the same words"),
+        (bare, [], "classes.txt is missing: it needs a line for each class"),
         ("nowhere", [], "'nowhere' is neither scenes:FIRST..LAST nor a folder"),
     ):
         status = main(["student", str(source), "--test", "scenes:1..1", "--out", str(tmp_path), *options])

@@ -40,7 +40,7 @@ from . import students
 from . import sweep as sweeps
 from . import vocabulary as vocabularies
 from .competitors import METHODS
-from .datasets import Dataset, Scenes, open_dataset
+from .datasets import Scenes, open_dataset
 
 SD_SIZE = "sd-size"
 
@@ -71,23 +71,22 @@ def add(commands) -> None:
     teaching.add_argument("source", metavar="SOURCE", help=source)
     teaching.add_argument("--test", required=True, metavar="DATASET", help="dataset to score on")
     teaching.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scores and students")
-    named = "dataset with truth from whose mean features the segments of SOURCE get their classes"
+    named = "dataset with truth whose mean features tell the segments' words, instead of the image–text model"
     teaching.add_argument("--concepts", metavar="DATASET", help=named)
     masks = "which masks of SOURCE (default: EmerDiff)"
     teaching.add_argument("--masks", choices=students.MASKS, default="EmerDiff", help=masks)
     seeds = "of one student each (default: 0)"
     teaching.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help=seeds)
-    teaching.add_argument("--steps", type=int, default=4000, help="0 for students that learn nothing (default: 4000)")
+    teaching.add_argument("--steps", type=int, default=2000, help="0 for students that learn nothing (default: 2000)")
+    clips = f"{MINIATURE!r} (default), the Hub id or folder of a CLIP"
+    _add_names(teaching, clips)
     teaching.add_argument("--device", help="cuda, mps or cpu (default: the first of these that is available)")
     teaching.set_defaults(command=student)
 
     naming = commands.add_parser("vocabulary", help="score names: an image–text model alone and with masks")
     naming.add_argument("dataset", metavar="DATASET", help=sources)
     naming.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)
-    lines = "a line for each class, its word or synonyms with | between them; classes of the same line count as one"
-    naming.add_argument("--words", type=Path, metavar="FILE", help=f"{lines} (default: the dataset's own)")
-    told = f"what tells names: {MINIATURE!r} (default), the Hub id or folder of a CLIP, or a folder of maps, NAME.npz"
-    naming.add_argument("--name-model", default=MINIATURE, metavar="MODEL", help=told)
+    _add_names(naming, f"{clips}, or a folder of maps, NAME.npz")
     add_model(naming)
     add_dtype(naming)
     add_settings(naming)
@@ -128,6 +127,12 @@ def add(commands) -> None:
     timing.set_defaults(command=benchmark)
 
 
+def _add_names(parser: argparse.ArgumentParser, models: str) -> None:
+    lines = "a line for each class, its word or synonyms with | between them; classes of the same line count as one"
+    parser.add_argument("--words", type=Path, metavar="FILE", help=f"{lines} (default: the dataset's own)")
+    parser.add_argument("--name-model", default=MINIATURE, metavar="MODEL", help=f"what tells names: {models}")
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Scores EmerDiff and its competitors on a dataset with ground truth; continues where an earlier run ended."""
     state = processes()
@@ -152,12 +157,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def draw(options: argparse.Namespace) -> int:
-    """Writes drawn scenes and their labels as a folder that `evaluate` and `student` read."""
+    """Writes drawn scenes and their labels as a folder that `evaluate`, `vocabulary` and `student` read."""
     scenes = open_dataset(options.dataset, students.DRAWN)
     if not isinstance(scenes, Scenes):
         raise ValueError(f"only scenes can be drawn, as scenes:900000..900999, not {options.dataset!r}")
     for kind in ("images", "labels"):
         open_folder(options.out / kind)
+    (options.out / "classes.txt").write_text("\n".join(vocabularies.vocabulary(scenes, None).lines) + "\n")
     for name in tqdm(scenes.names, unit="scene", leave=False, disable=None):
         for kind, pixels in zip(("images", "labels"), scenes.load(name), strict=True):
             Image.fromarray(pixels).save(options.out / kind / f"{name}.png")
@@ -166,14 +172,14 @@ def draw(options: argparse.Namespace) -> int:
 
 def student(options: argparse.Namespace) -> int:
     """Trains a student for each seed, and writes them, their scores, and the mean and spread of these."""
-    test = open_dataset(options.test, students.DRAWN)
+    test = _worded(options.test, options.words)
     lessons = _lessons(options, test)
     open_folder(options.out)
-    names = ("source", "masks", "concepts", "test", "steps")
+    names = ("source", "masks", "concepts", "name_model", "test", "steps")
     told = {name: getattr(options, name) for name in names} | {"lessons": len(lessons)}
     grades, device = [], torch.device(options.device or best_device())
     for seed in options.seeds:
-        learner, begin = students.new_student(test.classes, seed).to(device), time.perf_counter()
+        learner, begin = students.new_student(test.words.names, seed).to(device), time.perf_counter()
         learning = students.teach(learner, lessons, options.steps, seed)
         for _ in tqdm(learning, f"student {seed}", options.steps, False, unit="step", disable=None):
             pass
@@ -189,22 +195,29 @@ def student(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lessons(options: argparse.Namespace, test: Dataset) -> list[students.Lesson]:
-    run = Path(options.source)
-    if not (run / folder.MANIFEST).exists():
-        found = students.of_truth(open_dataset(options.source, students.DRAWN))
+def _worded(source: str, words: Path | None) -> students.Worded:
+    dataset = open_dataset(source, students.DRAWN)
+    return students.Worded(dataset, vocabularies.vocabulary(dataset, words))
+
+
+def _lessons(options: argparse.Namespace, test: students.Worded) -> list[students.Lesson]:
+    run, of_run = Path(options.source), (Path(options.source) / folder.MANIFEST).exists()
+    known = options.concepts if of_run else options.source
+    if known and (truth := _worded(known, options.words)).words != test.words:
+        raise ValueError(f"{known} and {options.test} must have the same words")
+    if not of_run:
+        found = students.of_truth(truth)
     else:
         told = json.loads((run / folder.MANIFEST).read_text(encoding="utf-8"))
         if lacking := {"imagefolder", "npz"} - set(told["formats"]):
             raise ValueError(f"{run} lacks {' and '.join(sorted(lacking))}: students need these two formats")
-        if not options.concepts:
-            raise ValueError("segments need classes: name a dataset with truth by --concepts")
-        known = open_dataset(options.concepts, students.DRAWN)
-        if known.classes != test.classes:
-            raise ValueError("--concepts and --test must have the same classes")
-        learning = students.learn_concepts(load(told["model"]), known, Settings(**told["settings"]))
-        *_, concepts = tqdm(learning, "concepts", len(known.names), False, disable=None)
-        found = students.of_masks(run, options.masks, concepts)
+        if known:
+            learning = students.learn_concepts(load(told["model"]), truth, Settings(**told["settings"]))
+            *_, concepts = tqdm(learning, "concepts", len(truth.names), False, disable=None)
+            tell = students.by_concepts(concepts)
+        else:
+            tell = students.by_words(test.words, load_image_text(options.name_model))
+        found = students.of_masks(run, options.masks, tell)
     if lessons := list(tqdm(found, "reading", unit="picture", leave=False, disable=None)):
         return lessons
     raise ValueError(f"{options.source} has no picture to learn from")

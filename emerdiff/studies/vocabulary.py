@@ -47,6 +47,16 @@ class Vocabulary:
         table[: len(self.lines)] = [order[line] for line in self.lines]
         return table
 
+    def words_at(self, labels: np.ndarray) -> np.ndarray:
+        """The index of the word of each pixel, uint8, for classes (H, W) uint8; void stays void.
+
+        Raises `ValueError` for a class that has no line.
+        """
+        found = self.word_of_class[labels]
+        if strange := sorted({*np.unique(labels[found == VOID]).tolist()} - {VOID}):
+            raise ValueError(f"its labels have class {strange[0]}, for which there is no line of words")
+        return found
+
 
 def vocabulary(dataset: Dataset, file: Path | None) -> Vocabulary:
     """From a text file with a line for each class, in order; None: a folder's `classes.txt`, or the drawn world's own.
@@ -118,9 +128,7 @@ def run(
     def work(name: str) -> dict:
         begun = time.perf_counter()
         image, labels = dataset.load(name)
-        truth = vocabulary.word_of_class[labels]
-        if strange := sorted({*np.unique(labels[truth == VOID]).tolist()} - {VOID}):
-            raise ValueError(f"its labels have class {strange[0]}, for which there is no line of words")
+        truth = vocabulary.words_at(labels)
         model = model_of(name)  # before the network runs, as it may be a map that cannot be read
         result = pipe(image, settings, rows_per_batch=ROWS_PER_BATCH)
         of_rows = named(result, truth, vocabulary, model)
