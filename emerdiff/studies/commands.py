@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..dataset import folder
-from ..imagetext import load_by_picture
+from ..imagetext import load_by_picture, load_image_text
 from ..loading import MINIATURE, best_device, load
 from ..miniature.scenes import draw_scene
 from ..options import (
