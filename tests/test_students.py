@@ -162,13 +162,15 @@ def test_students_of_all_kinds_are_trained_and_kept(capsys, small, run, drawn, t
     assert students.classify(kept, picture).shape == (96, 96) and kept.dtype == torch.float32
 
 
-def test_what_a_student_lacks_is_said(capsys, run, drawn, tmp_path):
+def test_what_a_student_lacks_is_said(capsys, run, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(students, "SURE", 2.0)
     other, bare = (shutil.copytree(drawn, tmp_path / name) for name in ("other", "bare"))
     (other / "classes.txt").write_text("sea\ncar\n")
     (bare / "classes.txt").unlink()
     for source, options, said in (
         (run, ["--concepts", str(other)], "other and scenes:1..1 must have the same words"),
         (other, [], "other and scenes:1..1 must have the same words"),
+        (run, [], "has nothing to learn from: no pixel of it has a word"),
         (bare, [], "classes.txt is missing: it needs a line for each class"),
         ("nowhere", [], "'nowhere' is neither scenes:FIRST..LAST nor a folder"),
     ):

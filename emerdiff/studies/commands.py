@@ -40,7 +40,7 @@ from . import students
 from . import sweep as sweeps
 from . import vocabulary as vocabularies
 from .competitors import METHODS
-from .datasets import Scenes, open_dataset
+from .datasets import VOID, Scenes, open_dataset
 
 SD_SIZE = "sd-size"
 
@@ -218,9 +218,10 @@ def _lessons(options: argparse.Namespace, test: students.Worded) -> list[student
         else:
             tell = students.by_words(test.words, load_image_text(options.name_model))
         found = students.of_masks(run, options.masks, tell)
-    if lessons := list(tqdm(found, "reading", unit="picture", leave=False, disable=None)):
+    every = tqdm(found, "reading", unit="picture", leave=False, disable=None)
+    if lessons := [lesson for lesson in every if (lesson.classes != VOID).any()]:
         return lessons
-    raise ValueError(f"{options.source} has no picture to learn from")
+    raise ValueError(f"{options.source} has nothing to learn from: no pixel of it has a word")
 
 
 def name(options: argparse.Namespace) -> int:
