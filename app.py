@@ -9,6 +9,7 @@ import threading
 import gradio as gr
 
 from explorer import (
+    alike,
     api,
     code,
     comparing,
@@ -58,7 +59,7 @@ def create_demo() -> gr.Blocks:
                 waiting.build(page)
                 comparing.build(page)
         with gr.Tabs():
-            for tab in (segments, naming, rivals, probing, varying, scoring, sharing, code, help):
+            for tab in (segments, alike, naming, rivals, probing, varying, scoring, sharing, code, help):
                 tab.build(page)
         api.build(page)
         page.finish()

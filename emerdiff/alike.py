@@ -1,4 +1,4 @@
-"""What is alike: how near every place of some pictures is to one place, in the features that the network has of them."""
+"""What is alike: how near every place of some pictures is to one place, in the network's features."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from .segmentation import Segmentation
 def alike(results: Sequence[Segmentation], cell: tuple[int, int], picture: int = 0) -> list[np.ndarray]:
     """How alike every cell of pictures is to one `cell` (row, column) of a `picture`: (h, w) float32, -1 to 1, of each.
 
-    It is the cosine of the cells' features, less the mean of the picture that they are in. All cells of a picture have
-    that mean in common; without it hardly anything would be unlike anything. A cell at the mean itself is like nothing:
-    0. Raises `ValueError` for a cell that is not there.
+    It is the cosine of the cells' features after the mean of their picture has been subtracted. All cells have that
+    mean in common, so with it hardly anything would be unlike anything. A cell at the mean itself is like nothing: 0.
+    Raises `ValueError` for a cell that is not there.
     """
     if not 0 <= picture < len(results):
         raise ValueError(f"picture must be from 0 to {len(results) - 1}, not {picture}")
@@ -28,8 +28,8 @@ def alike(results: Sequence[Segmentation], cell: tuple[int, int], picture: int =
 def cell_at(labels: np.ndarray, coarse_labels: np.ndarray, y: int, x: int) -> tuple[int, int]:
     """The cell (row, column) that stands for the pixel at y, x: of its segment's cells the nearest to where it lies.
 
-    `labels` (H, W) are the segments of the pixels, `coarse_labels` (h, w) those of the cells. By its place alone a pixel
-    near an edge could be in a cell of the segment beyond. Of a segment without cells it is the cell at that place.
+    `labels` (H, W) are the segments of the pixels, `coarse_labels` (h, w) those of the cells. A pixel near an edge may
+    lie in a cell of the segment beyond. Of a segment without cells it is the cell at that place.
     """
     (height, width), (h, w) = labels.shape, coarse_labels.shape
     at = y * h // height, x * w // width
@@ -64,7 +64,7 @@ def _directions(features: np.ndarray) -> np.ndarray:
 
 
 def _nearest_of(cells: np.ndarray) -> np.ndarray:
-    """(2, h, w): row and column of the nearest of the `cells` (h, w) bool to each cell; each its own if there are none."""
+    """(2, h, w): row and column of the one of `cells` (h, w) bool nearest to each cell; its own if there are none."""
     if not cells.any():
         return np.indices(cells.shape)
     return distance_transform_edt(~cells, return_distances=False, return_indices=True)
