@@ -181,14 +181,14 @@ def stored_evidence(example: Example) -> str:
     return pictures.evidence(layers.shown, cells, change(example), f"{said} {pictures.ANOTHER}")
 
 
-def new_granularity(**options) -> gr.Slider:
+def new_granularity(label: str = "Granularity", **options) -> gr.Slider:
     """From coarse to fine; it lies on one line, by the style sheet."""
     return gr.Slider(
         COARSEST,
         FINEST,
         AUTOMATIC,
         step=STEP,
-        label="Granularity",
+        label=label,
         buttons=[],
         **options,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,8 @@ from emerdiff.naming import SYNONYMS, Names, Words, names
 
 from . import namers
 from .granularity import Tree
+
+S = TypeVar("S")
 
 FINE = 30  # segments of a run, from which all k up to this are cut
 NOTHING_YET = "nothing is segmented yet: press Run, or choose an example"
@@ -102,9 +105,12 @@ class Edits:
 class Gone:
     """What is left of a session that had to make room: its edits, for when the same run is made again."""
 
-    made_of: MadeOf
+    made_of: MadeOf | tuple[MadeOf, ...]
+    """Several of a set."""
     edits: Edits
     before: tuple[Edits, ...] = ()
+    said: str = PUT_AWAY
+    """What its visitor is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +160,14 @@ class Session:
     def nbytes(self) -> int:
         """Memory that it takes for itself."""
         return sum(self.arrays.values())
+
+    @property
+    def has_reading(self) -> bool:
+        """Whether it keeps what only saves time."""
+        return self.found.reading is not None
+
+    def without_reading(self) -> "Session":
+        return replace(self, found=replace(self.found, reading=None))
 
     def gone(self) -> Gone:
         return Gone(self.made_of, self.edits, self.before)
@@ -347,12 +361,12 @@ def measure(value: object, sizes: dict[int, int]) -> None:
             measure(part, sizes)
 
 
-def needed(session: Session | Gone | None, missing: str = NOTHING_YET, gone: str = PUT_AWAY) -> Session:
+def needed(session: S | Gone | None, missing: str = NOTHING_YET, gone: str | None = None) -> S:
     """The session; `ValueError`, which says what to do, where there is none, or no longer."""
     if session is None:
         raise ValueError(missing)
     if isinstance(session, Gone):
-        raise ValueError(gone)
+        raise ValueError(gone or session.said)
     return session
 
 

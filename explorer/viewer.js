@@ -1,13 +1,14 @@
 // Draws what explorer/viewer.py sends: panes in a row, or two of them with a divider.
-// All viewers of the page share one look: opacity, outlines and the chosen segments.
+// All viewers of the page share opacity and outlines, those of one group the chosen segments.
 
 const shared = (window.emerdiff ??= {});
 const viewers = (shared.viewers ??= {
   opacity: props.opacity,
   outlines: true,
-  chosen: [],
+  chosen: {'': []}, // by group
   all: new Set(),
-  look(changes) {
+  look({chosen, ...changes}, group = '') {
+    if (chosen) this.chosen[group] = chosen;
     Object.assign(this, changes);
     this.all.forEach((draw) => draw());
   },
@@ -52,7 +53,8 @@ const WHITE = rgba(255, 255, 255, 1), BLACK = rgba(0, 0, 0, 1), DIM = rgba(16, 1
 
 /** The numbers of the segments that are lit in a pane: chosen ones and the one under the pointer. */
 function lit(pane) {
-  const chosen = (pane.ids ?? []).flatMap((id, number) => (viewers.chosen.includes(id) ? [number] : []));
+  const ids = viewers.chosen[props.group] ?? [];
+  const chosen = (pane.ids ?? []).flatMap((id, number) => (ids.includes(id) ? [number] : []));
   const over = hovered && (hovered.pane === pane ? hovered.number
     : hovered.pane.ids && pane.ids ? pane.ids.indexOf(hovered.pane.ids[hovered.number]) : -1);
   return {chosen, over: over ?? -1};

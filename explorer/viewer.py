@@ -22,6 +22,11 @@ CHOOSE = "(chosen) => window.emerdiff.viewers.look({chosen})"
 """JavaScript of events: all viewers show another opacity, outlines or not, or other chosen segments, by their ids."""
 
 
+def choose_in(group: str) -> str:
+    """JavaScript of events, as `CHOOSE`, of the viewers of a `group`."""
+    return f"(chosen) => window.emerdiff.viewers.look({{chosen}}, {group!r})"
+
+
 @dataclass(frozen=True, eq=False)
 class Pane:
     """A picture of a viewer, with its segments."""
@@ -70,6 +75,8 @@ class Place:
 class Viewer(Component):
     """Panes in a row, or two on top of one another with a divider; empty where its value is None.
 
+    In all viewers of a `group` the same segments are chosen.
+
     Its `select` event tells the id of the segment that was clicked as `event.index`, None in a pane without segments,
     and as `event.at` where that was: see `Place`.
     """
@@ -77,8 +84,8 @@ class Viewer(Component):
     TEMPLATE = "<div class='viewer'></div>"
     SCRIPT = "viewer.js"
 
-    def __init__(self, value: dict | None = None, **options) -> None:
-        super().__init__(value, opacity=OPACITY, **options)
+    def __init__(self, value: dict | None = None, *, group: str = "", **options) -> None:
+        super().__init__(value, opacity=OPACITY, group=group, **options)
 
 
 def shown(panes: Sequence[Pane], name: str, layout: str = "row") -> dict:
