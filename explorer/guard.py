@@ -40,18 +40,15 @@ class Kept(gr.State):
     """The state that stands for a visitor's session: it changes with it, and handlers are given the session itself."""
 
     is_template = True
-    KIND = ""
+
+    def __init__(self, value: None = None, *, kind: str = "", **options) -> None:
+        """A visitor has one session of each `kind`."""
+        super().__init__(value, **options)
+        self.kind = kind
 
     def owner(self, visitor: str | None) -> str | None:
         """Under what name `Visitors` has the visitor's session of this kind."""
-        return visitor and visitor + self.KIND
-
-
-class KeptSet(Kept):
-    """The same of the pictures that were segmented together."""
-
-    is_template = True
-    KIND = " together"
+        return visitor and f"{visitor} {self.kind}" if self.kind else visitor
 
 
 class Detail(gr.Radio):

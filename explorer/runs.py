@@ -276,7 +276,7 @@ def find(
     if rows[0]:
         pace = Pace((read - begin) / rows[0], clustered - read, (end - perturb) / rows[1])
         _learn((name, preset, reading.settings.image_area), pace)
-    segmentation = _noted(run.value, model, pipe)
+    segmentation = _noted(run.value, model, name)
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, end - begin, kept)
 
@@ -290,17 +290,17 @@ def find_together(
     results = yield from pipe.stream_together(sources, settings)
     tree, seconds = Tree.of(*results), time.monotonic() - begin
     return tuple(
-        Found(source, shown(open_picture(source)), _noted(result, model, pipe), preset, seconds, set_tree=tree)
+        Found(source, shown(open_picture(source)), _noted(result, model, name), preset, seconds, set_tree=tree)
         for source, result in zip(sources, results, strict=True)
     )
 
 
-def _noted(segmentation: Segmentation, model: str, pipe: EmerDiffPipeline) -> Segmentation:
-    """With what has to be said of the model that was used."""
-    notes, name = segmentation.notes, pipe.name_or_path
+def _noted(segmentation: Segmentation, model: str, name: str) -> Segmentation:
+    """With what has to be said where a model of that name stood in for `model`, or decoded with less."""
+    notes, vae = segmentation.notes, pipeline(name).vae
     if name != MODELS[model]:
         notes = (*notes, f"{model} could not be loaded; {label_of(name)} was used instead.")
-    if name != MINIATURE and isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.device.type == "cpu":
+    if name != MINIATURE and isinstance(vae, AutoencoderTiny) and vae.device.type == "cpu":
         notes = (*notes, SMALLER)
     return replace(segmentation, notes=notes)
 

@@ -18,7 +18,7 @@ from .evidence import asked_for
 from .examples import example_of, examples
 from .folders import new_folder
 from .granularity import AUTOMATIC
-from .guard import KeptSet
+from .guard import Kept
 from .links import Link
 from .page import LIGHT, NETWORK, Chosen, Page, new_granularity
 from .running import SOON, estimated, why_not
@@ -117,7 +117,7 @@ def build(page: Page) -> None:
         }
 
     with gr.Tab("Together", id=GROUP) as tab:
-        state, kept, spot = gr.State(Picks()), KeptSet(None), gr.State()  # the last is a `Spot`
+        state, kept, spot = gr.State(Picks()), Kept(None, kind=GROUP), gr.State()  # the last is a `Spot`
         to_run, to_apply = gr.State(), gr.State(time_to_live=600)  # an `AskedTogether`; seconds, if its visitor left
         gr.Markdown(SAID)
         tiles = Tray(examples(), elem_id="tray")
@@ -154,7 +154,7 @@ def build(page: Page) -> None:
                     chosen = Chosen([], multiselect=True, label="Chosen segments of the set", render=False)
                     undo = gr.Button("Undo", size="sm", min_width=80, interactive=False, render=False)
                     link_query = gr.Textbox(visible=False)
-                    link = gr.Textbox(label="Link to the set", interactive=False, buttons=["copy"], render=False)
+                    link = gr.Textbox(label="Link to the set", interactive=False, render=False)
                     file = gr.File(label="Zip of the set", interactive=False, height=100, render=False)
                     shows = [kept, words, viewer, k, grain, table, chosen, undo, result, link_query, link, file]
                     now = {"view": view, "spot": spot}
@@ -176,6 +176,8 @@ def build(page: Page) -> None:
             place = f"Picture {progress.picture + 1} of {len(to_run.sources)}"
             return {status: said | {"text": f"{place}: {said['text']}"}}
 
+        if to_run is None:  # of a page that has just been loaded
+            return
         founds = yield from gpu.watched(gpu.find_together(to_run), tell)
         yield {status: "", to_apply: FindingTogether(to_run, founds)}
 
@@ -183,7 +185,7 @@ def build(page: Page) -> None:
         if finding is None:
             return {}
         new = SetSession.of(finding.founds, finding.asked.k, session, finding.asked.edits)
-        return {to_apply: None, spot: None, **show(new, view, None, chosen)}
+        return {to_apply: None, spot: None, **show(new, view, None, chosen=chosen)}
 
     def able(picks, model, preset, **values):
         """Whether a run can begin, and about how long that takes, or why it cannot."""
@@ -330,7 +332,9 @@ def table_of(session: SetSession) -> dict:
     ]
     columns = titles(session)
     kinds = ["html", "str", *["number"] * len(columns)]
-    return gr.update(value={"headers": ["", "name", *columns], "data": rows}, datatype=kinds)
+    widths = ["8%", "30%", *[f"{62 // len(columns)}%"] * len(columns)]
+    value = {"headers": ["", "name", *columns], "data": rows}
+    return gr.update(value=value, datatype=kinds, column_widths=widths)
 
 
 def in_words(session: SetSession) -> str:
@@ -338,8 +342,8 @@ def in_words(session: SetSession) -> str:
     there = session.shares > 0
     count, in_all, alone = there.any(1).sum(), there.all(1).sum(), (there.sum(1) == 1).sum()
     took = pictures.duration(session.founds[0].seconds)
-    many = f"{in_all} in all {there.shape[1]} pictures, {alone} in one only"
-    return f"**{pictures.counted(int(count))}** in {took}: {many}."
+    everywhere = "both pictures" if there.shape[1] == 2 else f"all {there.shape[1]} pictures"
+    return f"**{pictures.counted(int(count))}** in {took}: {in_all} in {everywhere}, {alone} in one only."
 
 
 def query_of(session: SetSession) -> str:
