@@ -183,7 +183,7 @@ def build(page: Page) -> None:
 
     def apply(finding, session, view, chosen):
         if finding is None:
-            return {}
+            return gr.skip()
         new = SetSession.of(finding.founds, finding.asked.k, session, finding.asked.edits)
         return {to_apply: None, spot: None, **show(new, view, None, chosen=chosen)}
 

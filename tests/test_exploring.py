@@ -123,7 +123,7 @@ def pair_of(found, tmp_path_factory):
     second = replace(first, coarse_labels=coarse, responses=responses, features=first.features[::-1].copy())
     folder, tree = tmp_path_factory.mktemp("pictures"), Tree.of(first, second)
     for name in "ab":
-        Image.new("RGB", first.original_size, name == "a" and "#123" or "#321").save(folder / f"{name}.png")
+        Image.effect_noise(first.original_size, ord(name)).save(folder / f"{name}.png")
     founds = [replace(found, source=str(folder / f"{name}.png"), segmentation=one, set_tree=tree)
               for name, one in zip("ab", (first, second), strict=True)]  # fmt: skip
     return SetSession.of(founds, 12)
