@@ -213,7 +213,7 @@ def build(page: Page) -> None:
             picks = picks.with_upload(source)
         return picked(picks)
 
-    def follow(picks, asked):
+    def take_from_page(picks, asked):
         return picked(picks.with_picture_of_page(asked.source)) if asked else gr.skip()
 
     def open_link(request: gr.Request):
@@ -256,7 +256,7 @@ def build(page: Page) -> None:
     own = [state, tiles]
     tiles.select(pick, None, own, inputs_kwargs={"picks": state}, **many)
     add.upload(upload, None, own, inputs_kwargs={"picks": state, "files": add}, **many)
-    page.asked.change(follow, None, own, inputs_kwargs={"picks": state, "asked": page.asked}, **LIGHT)
+    page.asked.change(take_from_page, None, own, inputs_kwargs={"picks": state, "asked": page.asked}, **LIGHT)
     page.demo.load(open_link, None, [*own, k, to_run, tab.parent], **LIGHT)
     run_inputs = {name: inputs[name] for name in ("model", "preset", *VALUES)}
     changes = [part.change for part in (state, *run_inputs.values())]
