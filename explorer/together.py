@@ -39,7 +39,7 @@ SAID = (
     f"Segment up to {MOST_TOGETHER} pictures with one set of segments: the same colour and number is the same kind of "
     "thing in all of them. The picture above comes first; choose others beside it."
 )
-CLICK = "Click anywhere: in all pictures, bright places are alike to that one."
+CLICK = "Click anywhere: bright places are alike to that one, in all pictures."
 OWN_PICTURES = "There is no link to this set: a link carries examples only, and there are pictures of your own in it."
 K = 12  # segments that a new set begins with
 
@@ -259,7 +259,7 @@ def build(page: Page) -> None:
     page.asked.change(take_from_page, None, own, inputs_kwargs={"picks": state, "asked": page.asked}, **LIGHT)
     page.demo.load(open_link, None, [*own, k, to_run, tab.parent], **LIGHT)
     run_inputs = {name: inputs[name] for name in ("model", "preset", *VALUES)}
-    changes = [part.change for part in (state, *run_inputs.values())]
+    changes = [part.change for part in (state, page.made_of, kept, *run_inputs.values())]
     gr.on(changes, able, None, [go, hint], inputs_kwargs={"picks": state, **run_inputs}, **latest)
     go.click(begin, None, [to_run, status], inputs_kwargs={"picks": state, "k": k, **run_inputs}, **LIGHT)
     running = to_run.change(run, to_run, [status, to_apply], **NETWORK)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from urllib.parse import parse_qsl
 from zipfile import ZipFile
 
+import gradio as gr
 import numpy as np
 import pytest
 from conftest import quick, ready, set_slider, value_of
@@ -15,7 +16,7 @@ from test_visitors import session
 import app
 import emerdiff
 from emerdiff.alike import cell_at
-from explorer import alike, opening, pictures, runs, together
+from explorer import alike, guard, opening, pictures, runs, together
 from explorer.asking import values_of
 from explorer.examples import examples
 from explorer.granularity import AUTOMATIC, COARSEST, FINEST, STEP, Tree
@@ -185,6 +186,13 @@ def test_an_upload_gets_a_tile_once(tmp_path, picture):
 def test_what_is_no_tile_is_refused(index):
     with pytest.raises(ValueError, match="there is no such picture"):
         Picks().at(index)
+
+
+@pytest.mark.parametrize("sent", ["/etc/passwd", {"path": "/etc/passwd"}, [{"path": "/etc/passwd"}], [None], {}])
+def test_only_uploads_and_examples_can_be_added(sent):
+    with pytest.raises(gr.Error, match="Only files that were uploaded"):
+        guard.check(gr.UploadButton(file_count="multiple"), sent)
+    guard.check(gr.UploadButton(file_count="multiple"), [{"path": str(examples()[0].picture)}])
 
 
 def test_a_set_has_eight_pictures_at_most():
