@@ -10,6 +10,7 @@ import warnings
 import gradio as gr
 
 from explorer import (
+    alike,
     api,
     code,
     comparing,
@@ -25,6 +26,7 @@ from explorer import (
     scoring,
     segments,
     sharing,
+    together,
     uploads,
     varying,
     waiting,
@@ -59,7 +61,7 @@ def create_demo() -> gr.Blocks:
                 waiting.build(page)
                 comparing.build(page)
         with gr.Tabs():
-            for tab in (segments, naming, rivals, probing, varying, scoring, sharing, code, help):
+            for tab in (segments, alike, together, naming, rivals, probing, varying, scoring, sharing, code, help):
                 tab.build(page)
         api.build(page)
         page.finish()

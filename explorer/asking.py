@@ -78,6 +78,20 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
+class AskedTogether:
+    """A run of several pictures with one set of segments. No two are equal, as of `Asked`."""
+
+    sources: tuple[str, ...]
+    model: str
+    preset: str
+    values: Mapping[str, object]
+    k: int
+    """Of segments that the visitor wants to see."""
+    edits: Edits | None = None
+    """What the visitor's link says."""
+
+
+@dataclass(frozen=True, eq=False)
 class Finding:
     """The answer to `asked`."""
 
@@ -93,6 +107,14 @@ class Recomputed:
 
     made_of: MadeOf
     exact: emerdiff.Segmentation
+
+
+@dataclass(frozen=True, eq=False)
+class FindingTogether:
+    """The answer to `asked`."""
+
+    asked: AskedTogether
+    founds: tuple[Found, ...]
 
 
 def applied(

@@ -3,6 +3,7 @@
 import gradio as gr
 
 from . import pictures, viewer
+from .granularity import AUTOMATIC, Tree
 from .page import LIGHT, Page
 from .session import has_result
 
@@ -28,13 +29,31 @@ def build(page: Page) -> None:
                 return {page.viewer: pictures.view_of(sketch, shown["view"])}
         return page.show(session.cut(k), **shown) if has_result(session) else gr.skip()
 
+    def cut_at(asked, session, k, granularity, **shown):
+        """The granularity has moved, and k follows."""
+        if asked and (sketch := asked.so_far.sketch):
+            number = Tree.of(sketch).number(granularity)
+        elif has_result(session):
+            number = session.found.tree.number(granularity)
+        else:
+            return gr.skip()
+        stays = {page.granularity: granularity}
+        return stays if number == k else {page.k: number, **cut(asked, session, number, **shown), **stays}
+
+    def cut_automatically(**known):
+        return cut_at(granularity=AUTOMATIC, **known)
+
     def redraw(asked, session, view):
         if asked and (sketch := asked.so_far.layers()):
             return pictures.view_of(sketch, view)
         return pictures.view_of(pictures.layers(session), view) if has_result(session) else gr.skip()
 
     session, latest = {"asked": page.asked, "session": page.session}, {"trigger_mode": "always_last", **LIGHT}
-    page.k.input(cut, None, page.shows, inputs_kwargs={**session, "k": page.k, **page.shown}, **latest)
+    moved = session | {"k": page.k, **page.shown}
+    page.k.input(cut, None, page.shows, inputs_kwargs=moved, **latest)
+    grain, outputs = moved | {"granularity": page.granularity}, [page.k, *page.shows]
+    page.granularity.input(cut_at, None, outputs, inputs_kwargs=grain, **latest)
+    page.automatic.click(cut_automatically, None, outputs, inputs_kwargs=moved, **latest)
     page.view.input(redraw, None, page.viewer, inputs_kwargs=session | {"view": page.view}, **latest)
     page.view.change(None, page.view, [bar, look_of_segments], js=HAS, **IN_BROWSER)
     look = [page.opacity, page.outlines]

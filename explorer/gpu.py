@@ -19,7 +19,7 @@ from emerdiff import Progress, Reading, Segmentation
 from emerdiff.batches import Results
 
 from . import runs, spaces
-from .asking import Asked
+from .asking import Asked, AskedTogether
 from .pictures import duration
 from .runs import Plan
 from .session import Found, Gone, MadeOf, Session
@@ -169,6 +169,14 @@ def find(asked: Asked, session: Session | Gone | None) -> Generator[Progress | P
     return (yield from _find(asked.source, asked.model, *run, pipe.name_or_path, reading, first_in))
 
 
+def find_together(asked: AskedTogether) -> Generator[Progress | Plan, None, tuple[Found, ...]]:
+    """`runs.find_together` of what was `asked` for."""
+    pipe = yield from runs.loaded(asked.model)
+    run = asked.preset, asked.values
+    yield runs.plan_together(len(asked.sources), runs.label_of(pipe.name_or_path), *run)
+    return (yield from _find_together(asked.sources, asked.model, *run, pipe.name_or_path))
+
+
 def read_before(session: Session | Gone | None, source: str, name: str) -> Reading | None:
     """What is kept of a picture's reading by the model of that name."""
     if not isinstance(session, Session) or (session.made_of.source, session.made_of.model) != (source, name):
@@ -200,6 +208,11 @@ def _seconds_again(made_of: MadeOf, num_segments: int) -> int:
 @on_gpu(lambda source, model, preset, values, *_: seconds_of(model, preset, values))
 def _find(source, model, preset, values, name: str, previous: Reading | None, first_in: int | None):
     return runs.find(source, model, preset, values, name=name, previous=previous, first_in=first_in)
+
+
+@on_gpu(lambda sources, model, preset, values, _: len(sources) * seconds_of(model, preset, values))
+def _find_together(sources, model, preset, values, name: str):
+    return runs.find_together(sources, model, preset, values, name=name)
 
 
 @on_gpu(lambda made_of, _, num_segments: _seconds_again(made_of, num_segments))

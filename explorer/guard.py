@@ -22,6 +22,7 @@ from .folders import UPLOADS
 from .gpu import told
 from .runs import all_sides
 from .session import Session
+from .sets import SetSession
 from .strip import Strip
 from .visitors import Visitors
 
@@ -36,6 +37,8 @@ UNEXPECTED = "Something went wrong on the server. Your last result is still ther
 UNWRITABLE = "The server cannot write files at the moment. Your last result is still there; try again later."
 ADDRESS = "/gradio_api/file="
 
+KEPT = Session | SetSession | None
+
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,15 @@ class Kept(gr.State):
     """The state that stands for a visitor's session: it changes with it, and handlers are given the session itself."""
 
     is_template = True
+
+    def __init__(self, value: None = None, *, kind: str = "", **options) -> None:
+        """A visitor has one session of each `kind`."""
+        super().__init__(value, **options)
+        self.kind = kind
+
+    def owner(self, visitor: str | None) -> str | None:
+        """Under what name `Visitors` has the visitor's session of this kind."""
+        return visitor and f"{visitor} {self.kind}" if self.kind else visitor
 
 
 class Detail(gr.Radio):
@@ -103,15 +115,15 @@ class Guarded(gr.Blocks):
                 check(state[block._id] if state and block._id in state else block, value)
         ready = await super().preprocess_data(block_fn, inputs, state, explicit_call)
         return [
-            self.visitors.get(visitors.key.get()) if isinstance(block, Kept) else value
+            self.visitors.get(block.owner(visitors.key.get())) if isinstance(block, Kept) else value
             for block, value in zip(block_fn.inputs, ready, strict=True)
         ]
 
     async def postprocess_data(self, block_fn, predictions, state):
         data = await super().postprocess_data(block_fn, predictions, state)
         for block in block_fn.outputs:
-            if state and isinstance(block, Kept) and isinstance(value := state[block._id], Session | None):
-                self.visitors.put(visitors.key.get(), value)
+            if state and isinstance(block, Kept) and isinstance(value := state[block._id], KEPT):
+                self.visitors.put(block.owner(visitors.key.get()), value)
                 self._changes += 1
                 state[block._id] = self._changes
         return data
@@ -123,6 +135,10 @@ def check(component: gr.components.Component, value: object) -> None:
     match component:
         case gr.Image() | gr.File() | Strip():
             if value is not None and not _is_uploaded(value):
+                raise gr.Error(NOT_UPLOADED, print_exception=False)
+            return
+        case gr.UploadButton():
+            if value is not None and not (isinstance(value, list) and all(map(_is_uploaded, value))):
                 raise gr.Error(NOT_UPLOADED, print_exception=False)
             return
         case gr.Slider() | gr.Number():

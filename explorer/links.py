@@ -22,6 +22,7 @@ from emerdiff.drawing import palette
 from emerdiff.exporting import OPACITY, Legend
 from emerdiff.naming import Words
 from emerdiff.picture import open_picture
+from emerdiff.pipeline import MOST_TOGETHER
 from emerdiff.settings import PRESETS
 
 from .examples import examples
@@ -67,6 +68,8 @@ class Link:
     name: str | None = None
     """The name of its file, without ending."""
     edits: Edits = Edits()
+    together: str | None = None
+    """Names of examples with commas between them: a set, which has the link's k and edits. `example` is its first."""
 
     def __post_init__(self) -> None:
         emerdiff.Settings(
@@ -90,10 +93,19 @@ class Link:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"there is no {name} {getattr(self, name)!r:.60}")
+        if names := self.set_of_examples:
+            if unknown := [name for name in names if name not in allowed["example"]]:
+                raise ValueError(f"there is no example {unknown[0]!r:.60}")
+            if not 2 <= len(names) == len(set(names)) <= MOST_TOGETHER or names[0] != self.example:
+                raise ValueError(f"a set must have 2 to {MOST_TOGETHER} different examples, first the link's own one")
         if (self.example is None) == (self.picture is None):
             raise ValueError("a link must name either an example or a picture")
         if self.picture is not None and not re.fullmatch(r"[0-9a-f]{32}", self.picture):
             raise ValueError("the link's picture key must be 32 hexadecimal digits")
+
+    @property
+    def set_of_examples(self) -> list[str]:
+        return self.together.split(",") if self.together is not None else []
 
     @property
     def query(self) -> str:

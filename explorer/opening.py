@@ -55,7 +55,7 @@ def of_link(link: links.Link) -> Asked:
     asked = Asked(source, runs.label_of(link.model), link.preset, values)
     if own and (asked.model, asked.preset, asked.values) == (own.model, own.preset, own.values):
         asked = own
-    return replace(asked, then_exactly=link.full, edits=link.edits)
+    return replace(asked, then_exactly=link.full, edits=Edits() if link.together else link.edits)
 
 
 def filled(page: Page, asked: Asked, k: int) -> dict:

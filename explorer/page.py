@@ -19,6 +19,7 @@ from emerdiff.settings import PRESETS
 
 from . import pictures, runs, uploads
 from .examples import Example, change, examples, own_run, stored, table
+from .granularity import AUTOMATIC, COARSEST, FINEST, STEP
 from .guard import Detail, Kept
 from .pictures import VIEWS, Layers
 from .runs import MODELS, shown
@@ -69,6 +70,9 @@ class Page:
     inputs: Mapping[str, Component]
     """Of a run: image, model, preset and `asking.VALUES`."""
     k: gr.Slider
+    granularity: gr.Slider
+    automatic: gr.Button
+    """Puts the granularity where the picture decides k."""
     status: Waiting
     words: gr.Markdown
     view: gr.Radio
@@ -87,7 +91,8 @@ class Page:
     @property
     def shows(self) -> tuple[Component, ...]:
         """All that `show` and `clear` fill."""
-        return self.session, self.made_of, self.words, self.viewer, self.evidence, self.table, self.chosen, self.undo
+        looked_at = self.viewer, self.evidence, self.table, self.chosen, self.undo
+        return self.session, self.made_of, self.granularity, self.words, *looked_at
 
     @property
     def shown(self) -> dict[str, Component]:
@@ -106,6 +111,7 @@ class Page:
         return {
             self.session: session,
             self.made_of: session.made_of,
+            self.granularity: session.found.tree.position(session.k),
             self.words: pictures.words(session.segmentation.summary(), session.k, seconds),
             self.viewer: pictures.view_of(pictures.layers(session), view),
             self.evidence: pictures.evidence_of(session, there),
@@ -173,6 +179,19 @@ def stored_evidence(example: Example) -> str:
     part, cells = example.summary["segments"][number], layers.coarse_labels == number
     said = pictures.told(layers.legend.names[number], part["share"], cells.sum(), part["mean_confidence"])
     return pictures.evidence(layers.shown, cells, change(example), f"{said} {pictures.ANOTHER}")
+
+
+def new_granularity(label: str = "Granularity", **options) -> gr.Slider:
+    """From coarse to fine; it lies on one line, by the style sheet."""
+    return gr.Slider(
+        COARSEST,
+        FINEST,
+        AUTOMATIC,
+        step=STEP,
+        label=label,
+        buttons=[],
+        **options,
+    )
 
 
 def new_page(demo: gr.Blocks, first: Example) -> Page:
@@ -265,6 +284,8 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             elem_id="k",
             render=False,
         ),
+        granularity=new_granularity(elem_classes="granularity", scale=4, render=False),
+        automatic=gr.Button("Auto", size="sm", scale=0, min_width=72, render=False),
         status=Waiting(elem_id="status", render=False),
         words=gr.Markdown(stored_words(first), elem_id="summary", render=False),
         view=gr.Radio(

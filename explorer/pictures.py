@@ -303,7 +303,7 @@ def scores(session: Session, truth: np.ndarray) -> list[list]:
 
 def figure(session: Session) -> Figure:
     """The paper's figure: the same picture in few and in many segments, all of one run."""
-    whole, most = session.found, len(session.found.cuts) - 1
+    whole, most = session.found, session.found.tree.most
     numbers = [k for k in FIGURE_KS if k <= most]
     image = np.asarray(whole.shown)
     height, width = image.shape[:2]

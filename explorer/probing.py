@@ -97,7 +97,7 @@ def build(page: Page) -> None:
     def apply(probed, session):
         """Show it, unless another picture is shown by now."""
         if probed is None or session is None or session.made_of != probed.made_of:
-            return {}
+            return gr.skip()  # an empty dict is not taken for outputs
         return {both: probed.value, changed: probed.changed}
 
     session = {"session": page.session}

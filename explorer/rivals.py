@@ -90,7 +90,7 @@ def build(page: Page) -> None:
         go = gr.Button(RUN, variant="primary", interactive=False)
         waiting.beside(page)
         panes = Viewer(elem_id="rivals")
-        choosing(page, panes.select)
+        choosing(page.session, page.chosen, panes.select)
         gr.Markdown(ABOUT)
 
     def draw(session, contest, is_open):

@@ -32,6 +32,9 @@ def build(page: Page) -> None:
     inputs, status, visitors = page.inputs, page.status, page.demo.visitors
     inputs["image"].render()
     page.k.render()
+    with gr.Row(elem_id="grain", elem_classes="grain"):
+        page.granularity.render()
+        page.automatic.render()
     with gr.Row():
         go = gr.Button("Run", variant="primary")
         exactly = gr.Button("Recompute at this k", interactive=False)
@@ -152,7 +155,7 @@ def build(page: Page) -> None:
     def left(session, k, shown, said):
         """What is there when a run has found nothing: the last result of this picture, or the picture alone."""
         if isinstance(session, Session):
-            return {status: said, **page.show(session.cut(min(k, len(session.found.cuts) - 1)), **shown)}
+            return {status: said, **page.show(session.cut(min(k, session.found.tree.most)), **shown)}
         return {status: said, page.words: PRESS_RUN}
 
     def failed(asked, session, k, **shown):

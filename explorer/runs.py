@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -28,6 +28,7 @@ from emerdiff.settings import PRESETS
 from emerdiff.starting import LIGHT_SETTINGS, STABLE_DIFFUSION_LIGHT, Facts, Start, at_hand, start
 
 from . import spaces
+from .granularity import Tree
 from .session import FINE, Found, MadeOf
 
 VERSIONS = ("Stable Diffusion 1.5", "Stable Diffusion 1.4", "Stable Diffusion 2.1 base")
@@ -275,14 +276,33 @@ def find(
     if rows[0]:
         pace = Pace((read - begin) / rows[0], clustered - read, (end - perturb) / rows[1])
         _learn((name, preset, reading.settings.image_area), pace)
-    segmentation = run.value
-    if name != MODELS[model]:
-        note = f"{model} could not be loaded; {label_of(name)} was used instead."
-        segmentation = replace(segmentation, notes=(*segmentation.notes, note))
-    if name != MINIATURE and isinstance(pipe.vae, AutoencoderTiny) and pipe.vae.device.type == "cpu":
-        segmentation = replace(segmentation, notes=(*segmentation.notes, SMALLER))
+    segmentation = _noted(run.value, model, name)
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
     return Found(str(source), shown(open_picture(source)), segmentation, preset, end - begin, kept)
+
+
+def find_together(
+    sources: Sequence[str], model: str, preset: str, values: Mapping[str, object], *, name: str
+) -> Generator[Progress, None, tuple[Found, ...]]:
+    """Like `find`, of several pictures with one set of segments."""
+    begin, pipe = time.monotonic(), pipeline(name)
+    settings = settings_of(label_of(name), preset, {"num_segments": FINE} | values)
+    results = yield from pipe.stream_together(sources, settings)
+    tree, seconds = Tree.of(*results), time.monotonic() - begin
+    return tuple(
+        Found(source, shown(open_picture(source)), _noted(result, model, name), preset, seconds, set_tree=tree)
+        for source, result in zip(sources, results, strict=True)
+    )
+
+
+def _noted(segmentation: Segmentation, model: str, name: str) -> Segmentation:
+    """With what has to be said where a model of that name stood in for `model`, or decoded with less."""
+    notes, vae = segmentation.notes, pipeline(name).vae
+    if name != MODELS[model]:
+        notes = (*notes, f"{model} could not be loaded; {label_of(name)} was used instead.")
+    if name != MINIATURE and isinstance(vae, AutoencoderTiny) and vae.device.type == "cpu":
+        notes = (*notes, SMALLER)
+    return replace(segmentation, notes=notes)
 
 
 def _rows_of_rough_pass(pipe: EmerDiffPipeline, settings: emerdiff.Settings, num_segments: int | None) -> int:
@@ -347,6 +367,12 @@ def plan(
     before = (extra, extra * _pace(MODELS[model], "preview", settings.image_area).perturbing)
     parts = (rows[0], rows[0] * pace.reading), (0, pace.clustering), before, (rows[1], rows[1] * pace.perturbing)
     return Plan(parts)
+
+
+def plan_together(count: int, model: str, preset: str, values: Mapping[str, object]) -> Plan:
+    """Of `find_together` with `count` pictures; the most it can be, as few segments have cells in all of them."""
+    alone = plan(model, preset, values)
+    return replace(alone, parts=tuple((rows * count, seconds * count) for rows, seconds in alone.parts))
 
 
 def plan_again(made_of: MadeOf, reading: Reading | None, *, num_segments: int | None = None, painted: int = 0) -> Plan:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,9 @@ from emerdiff.matching import match
 from emerdiff.naming import SYNONYMS, Names, Words, names
 
 from . import namers
+from .granularity import Tree
+
+S = TypeVar("S")
 
 FINE = 30  # segments of a run, from which all k up to this are cut
 NOTHING_YET = "nothing is segmented yet: press Run, or choose an example"
@@ -59,10 +63,17 @@ class Found:
     """Kept where memory allows, so that what the next run needs of it is not computed again."""
     shared: bool = False
     """Whether all visitors have the same one: an example's."""
+    set_tree: Tree | None = None
+    """Of a picture that was segmented with others: how all of them are cut."""
 
     @cached_property
-    def cuts(self) -> np.ndarray:
-        return emerdiff.cuts(self.segmentation)
+    def tree(self) -> Tree:
+        return self.set_tree or Tree.of(self.segmentation)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(H, W) uint8 of the picture as it is shown, in all segments that there are."""
+        return self.segmentation.labels_at(self.shown.size).astype(np.uint8)
 
     @cached_property
     def embeddings(self) -> np.ndarray:
@@ -94,9 +105,12 @@ class Edits:
 class Gone:
     """What is left of a session that had to make room: its edits, for when the same run is made again."""
 
-    made_of: MadeOf
+    made_of: MadeOf | tuple[MadeOf, ...]
+    """Several of a set."""
     edits: Edits
     before: tuple[Edits, ...] = ()
+    said: str = PUT_AWAY
+    """What its visitor is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +135,7 @@ class Session:
 
         Those of a `previous` session stay instead where the same run has found the same again.
         """
-        session = cls(found, min(k, len(found.cuts) - 1), edits)
+        session = cls(found, min(k, found.tree.most), edits)
         if previous is None or previous.made_of != found.made_of:
             return session
         return replace(session, edits=previous.edits, before=previous.before)
@@ -149,6 +163,14 @@ class Session:
         """Memory that it takes for itself."""
         return sum(self.arrays.values())
 
+    @property
+    def has_reading(self) -> bool:
+        """Whether it keeps what only saves time."""
+        return self.found.reading is not None
+
+    def without_reading(self) -> "Session":
+        return replace(self, found=replace(self.found, reading=None))
+
     def gone(self) -> Gone:
         return Gone(self.made_of, self.edits, self.before)
 
@@ -162,7 +184,7 @@ class Session:
         return self.exact if self.is_exact else self._cut(self.k)
 
     def _cut(self, k: int) -> emerdiff.Segmentation:
-        return emerdiff.merge(self.found.segmentation, self.found.cuts[k])
+        return emerdiff.merge(self.found.segmentation, self.found.tree.cuts[k])
 
     @cached_property
     def _groups(self) -> np.ndarray:
@@ -270,10 +292,14 @@ class Session:
 
     def cut(self, k: int) -> "Session":
         """Another number of segments, without the network."""
-        most = len(self.found.cuts) - 1
+        most = self.found.tree.most
         if not 2 <= k <= most:
             raise ValueError(f"this result can have 2 to {most} segments, not {k}")
         return replace(self, k=k)
+
+    def cut_at(self, position: float) -> "Session":
+        """As many segments as there are at a position of the slider Granularity."""
+        return self.cut(self.found.tree.number(position))
 
     def recomputed(self, exact: emerdiff.Segmentation) -> "Session":
         """With a full run at one k, this one or another, in place of the cut there.
@@ -344,12 +370,12 @@ def measure(value: object, sizes: dict[int, int]) -> None:
             measure(part, sizes)
 
 
-def needed(session: Session | Gone | None, missing: str = NOTHING_YET, gone: str = PUT_AWAY) -> Session:
+def needed(session: S | Gone | None, missing: str = NOTHING_YET, gone: str | None = None) -> S:
     """The session; `ValueError`, which says what to do, where there is none, or no longer."""
     if session is None:
         raise ValueError(missing)
     if isinstance(session, Gone):
-        raise ValueError(gone)
+        raise ValueError(gone or session.said)
     return session
 
 

@@ -41,10 +41,14 @@ COPY = """async (session) => {
     return [session, false];
   }
 }"""
-FOLLOW = """(query, ...look) => {
-  if (!query) return ['', ''];  // the browser's address stays as it is
+ADDRESS = """(query) => {
   const link = new URL(SPACE || location.origin + location.pathname);
   link.search = query;
+  return query && link.href;
+}"""
+FOLLOW = """(query, ...look) => {
+  if (!query) return ['', ''];  // the browser's address stays as it is
+  const link = new URL((ADDRESS)(query));
   Object.entries(PLAIN).forEach(([name, usual], i) => look[i] === usual || link.searchParams.set(name, look[i]));
   clearTimeout(window.following);
   window.following = setTimeout(() => {
@@ -104,16 +108,15 @@ def build(page: Page) -> None:
 
 def _follow() -> str:
     """The script that composes the link and puts it into the browser's address."""
+    plain = {f.name: f.default for f in fields(Link) if f.name in LOOK}
+    script = FOLLOW.replace("ADDRESS", address_script())
+    return script.replace("PLAIN", json.dumps(plain)).replace("NAMES", json.dumps([f.name for f in fields(Link)]))
+
+
+def address_script() -> str:
+    """The script that makes a link of its query."""
     space = os.environ.get("SPACE_ID")  # there the page lies in a frame whose address nobody sees
-    values = {
-        "SPACE": space and f"https://huggingface.co/spaces/{space}",
-        "PLAIN": {f.name: f.default for f in fields(Link) if f.name in LOOK},
-        "NAMES": [f.name for f in fields(Link)],
-    }
-    script = FOLLOW
-    for name, value in values.items():
-        script = script.replace(name, json.dumps(value))
-    return script
+    return ADDRESS.replace("SPACE", json.dumps(space and f"https://huggingface.co/spaces/{space}"))
 
 
 def share(session: Session | Gone | None, copied: bool) -> str:
@@ -128,11 +131,17 @@ def share(session: Session | Gone | None, copied: bool) -> str:
 
 def zipped(session: Session) -> str:
     """The file of a session's zip."""
-    found, file = needed(session).found, new_folder() / f"{session.found.name}_emerdiff.zip"
+    file = new_folder() / f"{needed(session).found.name}_emerdiff.zip"
+    write(session, file)
+    return str(file)
+
+
+def write(session: Session, file: Path) -> None:
+    """The zip of a session's picture."""
+    found = session.found
     run = {"preset": found.preset, "cut_from": found.segmentation.settings.num_segments}
     picture = open_picture(found.source)
     export(session.segmentation, session.legend, picture, file, run=run, name=Path(found.source).name)
-    return str(file)
 
 
 def link_of(session: Session) -> Link:

@@ -55,5 +55,9 @@ class Strip(Component):
 def thumbnail(picture: Path) -> str:
     """The middle of a picture as a small JPEG, as a data URL: the row is there with the page."""
     with Image.open(picture) as opened:
-        small = ImageOps.fit(opened.convert("RGB"), (TILE, TILE))
-    return data_url(small, "JPEG", quality=80)
+        return thumbnail_of(opened.convert("RGB"))
+
+
+def thumbnail_of(picture: Image.Image) -> str:
+    """The same of a picture in memory, RGB."""
+    return data_url(ImageOps.fit(picture, (TILE, TILE)), "JPEG", quality=80)

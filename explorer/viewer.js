@@ -1,13 +1,14 @@
 // Draws what explorer/viewer.py sends: panes in a row, or two of them with a divider.
-// All viewers of the page share one look: opacity, outlines and the chosen segments.
+// All viewers of the page share opacity and outlines, those of one group the chosen segments.
 
 const shared = (window.emerdiff ??= {});
 const viewers = (shared.viewers ??= {
   opacity: props.opacity,
   outlines: true,
-  chosen: [],
+  chosen: {'': []}, // by group
   all: new Set(),
-  look(changes) {
+  look({chosen, ...changes}, group = '') {
+    if (chosen) this.chosen[group] = chosen;
     Object.assign(this, changes);
     this.all.forEach((draw) => draw());
   },
@@ -52,7 +53,8 @@ const WHITE = rgba(255, 255, 255, 1), BLACK = rgba(0, 0, 0, 1), DIM = rgba(16, 1
 
 /** The numbers of the segments that are lit in a pane: chosen ones and the one under the pointer. */
 function lit(pane) {
-  const chosen = (pane.ids ?? []).flatMap((id, number) => (viewers.chosen.includes(id) ? [number] : []));
+  const ids = viewers.chosen[props.group] ?? [];
+  const chosen = (pane.ids ?? []).flatMap((id, number) => (ids.includes(id) ? [number] : []));
   const over = hovered && (hovered.pane === pane ? hovered.number
     : hovered.pane.ids && pane.ids ? pane.ids.indexOf(hovered.pane.ids[hovered.number]) : -1);
   return {chosen, over: over ?? -1};
@@ -116,12 +118,16 @@ const draw = () => panes.forEach((pane) => { paint(pane); name(pane); });
 
 // ---------------------------------------------------------------- the pointer
 
-function numberAt(pane, event) {
-  const of = pane.decodedLabels, box = pane.canvas.getBoundingClientRect();
-  if (!of) return null;
+/** [x, y] of the pointer in a pane's picture, 0 to 1; null beside it. */
+function placeIn(pane, event) {
+  const box = pane.stage.getBoundingClientRect();
   const [x, y] = [(event.clientX - box.x) / box.width, (event.clientY - box.y) / box.height];
-  if (x < 0 || y < 0 || x >= 1 || y >= 1) return null;
-  return of.numbers[Math.floor(y * of.height) * of.width + Math.floor(x * of.width)];
+  return x < 0 || y < 0 || x >= 1 || y >= 1 ? null : [x, y];
+}
+
+function numberAt(pane, event) {
+  const of = pane.decodedLabels, place = placeIn(pane, event);
+  return of && place ? of.numbers[Math.floor(place[1] * of.height) * of.width + Math.floor(place[0] * of.width)] : null;
 }
 
 /** The pane under the pointer: of two with a divider, the one on its side. */
@@ -143,8 +149,10 @@ function follow(stage) {
   stage.addEventListener('pointerleave', over);
   stage.addEventListener('click', (event) => {
     if (event.target.closest('button, input')) return;
-    const pane = paneAt(stage, event), number = numberAt(pane, event);
-    if (number !== null && pane.ids) trigger('select', {index: pane.ids[number], value: pane.names[number]});
+    const pane = paneAt(stage, event), number = numberAt(pane, event), place = placeIn(pane, event);
+    if (!place || (number !== null && !pane.ids)) return;
+    const segment = number === null ? {index: null, value: null} : {index: pane.ids[number], value: pane.names[number]};
+    trigger('select', {...segment, at: [panes.indexOf(pane), ...place]});
   });
 }
 

@@ -16,9 +16,15 @@ from .component import Component, data_url, file_of
 from .folders import new_folder
 
 LAYOUTS = ("row", "divider")
+NUMBER = (int, float)
 LOOK = "(opacity, outlines) => window.emerdiff.viewers.look({opacity, outlines})"
 CHOOSE = "(chosen) => window.emerdiff.viewers.look({chosen})"
 """JavaScript of events: all viewers show another opacity, outlines or not, or other chosen segments, by their ids."""
+
+
+def choose_in(group: str) -> str:
+    """JavaScript of events, as `CHOOSE`, of the viewers of a `group`."""
+    return f"(chosen) => window.emerdiff.viewers.look({{chosen}}, {group!r})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +48,44 @@ class Pane:
     """A line below the picture."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a viewer was clicked."""
+
+    pane: int
+    x: float
+    """Of the picture's width, 0 to 1, 1 not included."""
+    y: float
+    """Of its height."""
+
+    @classmethod
+    def of(cls, sent: object, panes: int) -> "Place":
+        """What a browser sent as `event.at` of a viewer of so many panes; `ValueError` for anything else."""
+        if isinstance(sent, list) and [type(one) for one in sent] in ([int, a, b] for a in NUMBER for b in NUMBER):
+            place = cls(*sent)
+            if 0 <= place.pane < panes and 0 <= place.x < 1 and 0 <= place.y < 1:  # NaN is not
+                return place
+        raise ValueError(f"a place must be a pane from 0 to {panes - 1} and two shares from 0 to 1, not {sent!r:.60}")
+
+    def pixel(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(x, y) in a picture of that size (width, height)."""
+        return int(self.x * size[0]), int(self.y * size[1])
+
+
 class Viewer(Component):
     """Panes in a row, or two on top of one another with a divider; empty where its value is None.
 
-    Its `select` event tells the id of the segment that was clicked as `event.index`.
+    In all viewers of a `group` the same segments are chosen.
+
+    Its `select` event tells the id of the segment that was clicked as `event.index`, None in a pane without segments,
+    and as `event.at` where that was: see `Place`.
     """
 
     TEMPLATE = "<div class='viewer'></div>"
     SCRIPT = "viewer.js"
 
-    def __init__(self, value: dict | None = None, **options) -> None:
-        super().__init__(value, opacity=OPACITY, **options)
+    def __init__(self, value: dict | None = None, *, group: str = "", **options) -> None:
+        super().__init__(value, opacity=OPACITY, group=group, **options)
 
 
 def shown(panes: Sequence[Pane], name: str, layout: str = "row") -> dict:

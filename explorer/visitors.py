@@ -24,6 +24,7 @@ from .asking import Asked, Finding, Recomputed
 from .links import key_of
 from .runs import MODELS, shown
 from .session import Found, Gone, MadeOf, Session, measure
+from .sets import SetSession
 
 KEPT_SECONDS = 3600
 BUDGET = min(4 * 2**30, psutil.virtual_memory().total // 4)  # bytes of all results: a quarter of 16 GB
@@ -38,7 +39,7 @@ class Visitors:
 
     def __init__(self, budget: int = BUDGET, seconds: float = KEPT_SECONDS) -> None:
         self._budget, self._seconds, self._lock = budget, seconds, threading.Lock()
-        self._here: OrderedDict[str, tuple[Session, float]] = OrderedDict()  # with the time when it was last used
+        self._here: OrderedDict[str, tuple[Session | SetSession, float]] = OrderedDict()  # with the time of last use
         self._gone: OrderedDict[str, Gone] = OrderedDict()
         self._recent: OrderedDict[tuple, tuple[Segmentation, float]] = OrderedDict()  # by run, with the time of use
         self._results: WeakValueDictionary[tuple, Segmentation] = WeakValueDictionary()  # those, and visitors' own
@@ -46,7 +47,7 @@ class Visitors:
     def __len__(self) -> int:
         return len(self._here)
 
-    def get(self, visitor: str | None) -> Session | Gone | None:
+    def get(self, visitor: str | None) -> Session | SetSession | Gone | None:
         with self._lock:
             self._expire()
             if visitor not in self._here:
@@ -55,7 +56,7 @@ class Visitors:
             self._here[visitor] = session, time.monotonic()
             return session
 
-    def put(self, visitor: str | None, session: Session | None) -> None:
+    def put(self, visitor: str | None, session: Session | SetSession | None) -> None:
         """What `visitor` now has; if memory is short, the sessions unused for longest are dropped first."""
         if visitor is None:
             return
@@ -116,7 +117,7 @@ class Visitors:
         """How to let go of one thing after another: what only saves time first, each kind from the oldest."""
         others = [*self._here][:-1]
         yield from [partial(self._recent.popitem, last=False)] * len(self._recent)
-        yield from (partial(self._unread, other) for other in others if self._here[other][0].found.reading)
+        yield from (partial(self._unread, other) for other in others if self._here[other][0].has_reading)
         yield from (partial(self._leave, other) for other in others)
 
     def _used(self) -> int:
@@ -130,7 +131,7 @@ class Visitors:
 
     def _unread(self, visitor: str) -> None:
         session, used = self._here[visitor]
-        self._here[visitor] = replace(session, found=replace(session.found, reading=None)), used
+        self._here[visitor] = session.without_reading(), used
 
     def _leave(self, visitor: str) -> None:
         session, _ = self._here.pop(visitor)

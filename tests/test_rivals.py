@@ -165,4 +165,4 @@ def test_rivals_are_shown_where_they_belong_and_never_beside_another_picture(pag
     page.get_by_label("First").check()
     wait("notes[5].includes(' segments · ')")
     page.locator("#rivals .stage").nth(2).click(position={"x": 5, "y": 5})
-    page.wait_for_function("() => window.emerdiff.viewers.chosen.length === 1")
+    page.wait_for_function("() => window.emerdiff.viewers.chosen[''].length === 1")
