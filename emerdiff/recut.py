@@ -14,6 +14,7 @@ from .segmentation import Segmentation
 from .segments import centred
 
 CUT_FROM = "Cut from "  # so begins the note on segments that have been merged from more
+TIE = 1e-9  # of the largest feature
 SHARE = 0.114  # of the picture's variation, for models without a `merge_height`; docs/results.md says how it was chosen
 
 
@@ -71,10 +72,16 @@ def granular(*fine: Segmentation, granularity: float = 1.0) -> int:
     A `granularity` of 2 halves that height. It means the same in every picture: a plain one has few segments then, and
     a rich one many. docs/results.md shows what that gains over the best fixed number.
     """
+    return max(2, int((heights(*fine)[1:] >= merge_height(*fine) / granularity).sum()))
+
+
+def merge_height(*fine: Segmentation) -> float:
+    """How different segments must be to be kept apart at a granularity of 1.
+
+    It is the model's own or, if it has none, a share of the variation of these pictures' features.
+    """
     height = fine[0].settings.merge_height
-    if height is None:
-        height = SHARE * np.sqrt(_features(*fine).var(0).sum())
-    return max(2, int((heights(*fine)[1:] >= height / granularity).sum()))
+    return float(SHARE * np.sqrt(_features(*fine).var(0).sum())) if height is None else height
 
 
 def merge(fine: Segmentation, groups: np.ndarray) -> Segmentation:
@@ -114,4 +121,5 @@ def _tree(*fine: Segmentation) -> tuple[np.ndarray, np.ndarray]:
     means = _features(*fine)
     for i in np.unique(cells):
         means[cells == i] = means[cells == i].mean(0)
-    return ward(means), cells
+    apart = TIE * (np.abs(means).max() or 1.0) * cells  # segments of the same mean, too, merge after their cells
+    return ward(np.c_[means, apart]), cells

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import emerdiff
-from emerdiff.recut import SHARE
+from emerdiff.recut import merge_height
 
 COARSEST, FINEST, STEP = -3.0, 2.0, 0.1  # of the slider; one more halves the height at which the tree is cut
 AUTOMATIC = 0.0
@@ -25,11 +25,7 @@ class Tree:
     @classmethod
     def of(cls, *fine: emerdiff.Segmentation) -> "Tree":
         """Of one picture, or of several that were segmented together."""
-        height = fine[0].settings.merge_height
-        if height is None:
-            spread = sum(one.features[..., 0].size * one.features.var((0, 1), dtype=float).sum() for one in fine)
-            height = SHARE * float(np.sqrt(spread / sum(one.features[..., 0].size for one in fine)))
-        return cls(emerdiff.cuts(*fine), emerdiff.heights(*fine), height)
+        return cls(emerdiff.cuts(*fine), emerdiff.heights(*fine), merge_height(*fine))
 
     @property
     def most(self) -> int:

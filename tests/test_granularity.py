@@ -88,3 +88,10 @@ def test_a_set_of_small_pictures_begins_with_no_more_segments_than_each_has_cell
     for one in miniature.segment_together([left, right], settings):
         assert one.coarse_labels.size == one.settings.num_segments == 16
         assert one.notes[-1].startswith("The number of segments, 16, follows from the pictures: 16 were found")
+
+
+def test_segments_whose_cells_are_all_the_same_merge_like_any_others(fine):
+    same = replace(fine, features=np.ones_like(fine.features))
+    groups = emerdiff.cuts(same)
+    assert [len(np.unique(row)) for row in groups[1:]] == list(range(1, len(groups)))
+    assert emerdiff.heights(same)[2:].max() < 1e-6
