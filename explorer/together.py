@@ -128,7 +128,7 @@ def build(page: Page) -> None:
         beside(page)
         with gr.Column(visible=False) as result:
             words = gr.Markdown()
-            viewer = Viewer(group=GROUP, elem_id="together")
+            viewer = Viewer(elem_id="together")
             view = gr.Radio(
                 [(name.capitalize(), name) for name in VIEWS],
                 value=VIEWS[0],
@@ -316,7 +316,7 @@ def view_of(session: SetSession, view: str, spot: Spot | None) -> dict:
             for one, title in zip(session.sessions, titles(session), strict=True)
             for fill in [None if view == "masks" else 0]
         ]
-    return shown(panes, "together")
+    return shown(panes, "together", group=GROUP)
 
 
 def table_of(session: SetSession) -> dict:

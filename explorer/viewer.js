@@ -53,7 +53,7 @@ const WHITE = rgba(255, 255, 255, 1), BLACK = rgba(0, 0, 0, 1), DIM = rgba(16, 1
 
 /** The numbers of the segments that are lit in a pane: chosen ones and the one under the pointer. */
 function lit(pane) {
-  const ids = viewers.chosen[props.group] ?? [];
+  const ids = viewers.chosen[props.value?.group ?? ''] ?? [];
   const chosen = (pane.ids ?? []).flatMap((id, number) => (ids.includes(id) ? [number] : []));
   const over = hovered && (hovered.pane === pane ? hovered.number
     : hovered.pane.ids && pane.ids ? pane.ids.indexOf(hovered.pane.ids[hovered.number]) : -1);

@@ -75,8 +75,6 @@ class Place:
 class Viewer(Component):
     """Panes in a row, or two on top of one another with a divider; empty where its value is None.
 
-    In all viewers of a `group` the same segments are chosen.
-
     Its `select` event tells the id of the segment that was clicked as `event.index`, None in a pane without segments,
     and as `event.at` where that was: see `Place`.
     """
@@ -84,17 +82,21 @@ class Viewer(Component):
     TEMPLATE = "<div class='viewer'></div>"
     SCRIPT = "viewer.js"
 
-    def __init__(self, value: dict | None = None, *, group: str = "", **options) -> None:
-        super().__init__(value, opacity=OPACITY, group=group, **options)
+    def __init__(self, value: dict | None = None, **options) -> None:
+        super().__init__(value, opacity=OPACITY, **options)
 
 
-def shown(panes: Sequence[Pane], name: str, layout: str = "row") -> dict:
-    """The value of a viewer that shows `panes`, two where the `layout` is a divider; `name` is that of saved files."""
+def shown(panes: Sequence[Pane], name: str, layout: str = "row", *, group: str = "") -> dict:
+    """The value of a viewer that shows `panes`, two where the `layout` is a divider; `name` is that of saved files.
+
+    In all viewers of a `group` the same segments are chosen.
+    """
     if layout not in LAYOUTS or (layout == "divider" and len(panes) != 2):
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, and a divider needs two panes")
     pictures = {id(pane.picture): pane.picture for pane in panes}  # most panes show the same one
     files = {key: _file(picture) for key, picture in pictures.items()}
-    return {"name": name, "layout": layout, "panes": [_sent(pane, files[id(pane.picture)]) for pane in panes]}
+    sent = [_sent(pane, files[id(pane.picture)]) for pane in panes]
+    return {"name": name, "layout": layout, "group": group, "panes": sent}
 
 
 def _sent(pane: Pane, picture: dict) -> dict:
