@@ -8,9 +8,8 @@ from PIL import Image, ImageDraw
 
 from emerdiff.alike import alike, cell_at, sharpened
 
-from . import pictures, viewer
+from . import pictures, probing, viewer
 from .page import LIGHT, Page
-from .probing import CELL
 from .session import Found, has_result, needed
 from .varying import NO_RESULT
 from .viewer import Pane, Place, Viewer
@@ -113,13 +112,12 @@ def interesting(found: Found) -> Spot:
 
 def cell_of(text: str, grid: tuple[int, int]) -> tuple[int, int]:
     """Row and column; `ValueError` for what is no cell of the grid (h, w)."""
-    found = CELL.fullmatch(text or "")
-    if not found or any(int(n) >= most for n, most in zip(found.groups(), grid, strict=True)):
+    if not (cell := probing.cell_of(text or "", grid)):
         raise ValueError(
             f"write a cell as row,column, with a row from 0 to {grid[0] - 1} and a column from 0 to {grid[1] - 1}: "
             f"{text!r:.20} is not a cell"
         )
-    return int(found[1]), int(found[2])
+    return cell
 
 
 def written(spot: Spot) -> str:

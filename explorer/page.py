@@ -181,22 +181,23 @@ def stored_evidence(example: Example) -> str:
     return pictures.evidence(layers.shown, cells, change(example), f"{said} {pictures.ANOTHER}")
 
 
-def new_granularity(label: str = "Granularity", **options) -> gr.Slider:
-    """From coarse to fine; it lies on one line, by the style sheet."""
-    return gr.Slider(
-        COARSEST,
-        FINEST,
-        AUTOMATIC,
-        step=STEP,
-        label=label,
-        buttons=[],
-        **options,
-    )
+def new_granularity(label: str = "Granularity", **options) -> tuple[gr.Slider, gr.Button]:
+    """A slider from coarse to fine, and the button that puts it where the picture decides k; they lie on one line."""
+    look = {"elem_classes": "granularity", "scale": 4, "buttons": []}
+    slider = gr.Slider(COARSEST, FINEST, AUTOMATIC, step=STEP, label=label, **look, **options)
+    return slider, gr.Button("Auto", size="sm", scale=0, min_width=72, **options)
+
+
+def new_views(views: Sequence[str], label: str, elem_id: str, **options) -> gr.Radio:
+    """Which of the `views` is shown; the first at the beginning."""
+    look = {"show_label": False, "container": False, "elem_id": elem_id}
+    return gr.Radio([(name.capitalize(), name) for name in views], value=views[0], label=label, **look, **options)
 
 
 def new_page(demo: gr.Blocks, first: Example) -> Page:
     """A page's shared components, which begin with the stored result of the `first` example."""
     (model, preset, values), ranges = own_run(first), Settings.range_of
+    granularity, automatic = new_granularity(render=False)
     return Page(
         demo,
         session=Kept(None),
@@ -284,19 +285,11 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
             elem_id="k",
             render=False,
         ),
-        granularity=new_granularity(elem_classes="granularity", scale=4, render=False),
-        automatic=gr.Button("Auto", size="sm", scale=0, min_width=72, render=False),
+        granularity=granularity,
+        automatic=automatic,
         status=Waiting(elem_id="status", render=False),
         words=gr.Markdown(stored_words(first), elem_id="summary", render=False),
-        view=gr.Radio(
-            [(name.capitalize(), name) for name in VIEWS],
-            value=VIEWS[0],
-            label="View",
-            show_label=False,
-            container=False,
-            elem_id="views",
-            render=False,
-        ),
+        view=new_views(VIEWS, "View", "views", render=False),
         opacity=gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity", scale=3, buttons=[], render=False),
         outlines=gr.Checkbox(True, label="Outlines", scale=1, min_width=110, elem_id="outlines", render=False),
         viewer=Viewer(pictures.view_of(stored(first), VIEWS[0]), elem_id="viewer", render=False),

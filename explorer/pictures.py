@@ -215,17 +215,22 @@ def rows(summary: dict, legend: Legend, ids: Iterable[int]) -> list[list]:
     """
     rows = []
     for n, (i, part) in enumerate(zip(ids, summary["segments"], strict=True)):
-        name, sure = legend.names[n], part["mean_confidence"]
+        sure = part["mean_confidence"]
         rows.append(
             [
-                SWATCH.format(i, *legend.colours[n].tolist()),
-                f"{name} (hidden)" if n in legend.hidden else name,
+                *first_columns(legend, n, i),
                 round(100 * part["share"], 1),
                 round(100 * part["naive_share"], 1),
                 None if sure is None else round(100 * sure),
             ]
         )
     return rows
+
+
+def first_columns(legend: Legend, n: int, i: int) -> tuple[str, str]:
+    """Of the row of segment n, whose id is i: colour and name."""
+    name = legend.names[n]
+    return SWATCH.format(i, *legend.colours[n].tolist()), f"{name} (hidden)" if n in legend.hidden else name
 
 
 def segment_of_row(row: object) -> int | None:

@@ -140,15 +140,21 @@ def cells_of(text: str, grid: tuple[int, int]) -> np.ndarray:
     """(h, w) bool of "row,column row,column ...", counted from 0."""
     chosen = np.zeros(grid, bool)
     for one in (text or "").replace(";", " ").split():
-        if not (found := CELL.fullmatch(one)) or not all(
-            int(n) < most for n, most in zip(found.groups(), grid, strict=True)
-        ):
+        if not (cell := cell_of(one, grid)):
             raise ValueError(
                 f"write cells as row,column with spaces between them, rows from 0 to {grid[0] - 1} and columns from 0 "
                 f"to {grid[1] - 1}: {one!r:.20} is not a cell"
             )
-        chosen[int(found[1]), int(found[2])] = True
+        chosen[cell] = True
     return chosen
+
+
+def cell_of(text: str, grid: tuple[int, int]) -> tuple[int, int] | None:
+    """Row and column; None for what is no cell of the grid (h, w)."""
+    found = CELL.fullmatch(text)
+    if not found or any(int(n) >= most for n, most in zip(found.groups(), grid, strict=True)):
+        return None
+    return int(found[1]), int(found[2])
 
 
 def written(cells: np.ndarray) -> str:

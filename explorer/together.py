@@ -20,7 +20,7 @@ from .folders import new_folder
 from .granularity import AUTOMATIC
 from .guard import Kept
 from .links import Link
-from .page import LIGHT, NETWORK, Chosen, Page, new_granularity
+from .page import LIGHT, NETWORK, Chosen, Page, new_granularity, new_views
 from .running import SOON, estimated, why_not
 from .segments import choosing, editing, of_row
 from .session import FINE, Gone, has_result, needed
@@ -129,21 +129,13 @@ def build(page: Page) -> None:
         with gr.Column(visible=False) as result:
             words = gr.Markdown()
             viewer = Viewer(elem_id="together")
-            view = gr.Radio(
-                [(name.capitalize(), name) for name in VIEWS],
-                value=VIEWS[0],
-                label="View of the set",
-                show_label=False,
-                container=False,
-                elem_id="views-together",
-            )
+            view = new_views(VIEWS, "View of the set", "views-together")
             bar = gr.HTML(f"<p>{CLICK}</p>{pictures.colour_bar(1, alike.UNIT)}", visible=False)
             with gr.Row():
                 with gr.Column(scale=3, min_width=320):
                     k = gr.Slider(2, FINE, K, step=1, precision=0, label="Segments of the set", buttons=[])
                     with gr.Row(elem_classes="grain"):
-                        grain = new_granularity("Granularity of the set", elem_classes="granularity", scale=4)
-                        automatic = gr.Button("Auto", size="sm", scale=0, min_width=72)
+                        grain, automatic = new_granularity("Granularity of the set")
                     table = gr.Dataframe(
                         interactive=False,
                         label="Their share of each picture in % (click a row)",
@@ -323,11 +315,7 @@ def table_of(session: SetSession) -> dict:
     """A row for each segment: colour, name, and its share of each picture in per cent."""
     legend = session.first.legend
     rows = [
-        [
-            pictures.SWATCH.format(i, *legend.colours[n].tolist()),
-            f"{legend.names[n]} (hidden)" if n in legend.hidden else legend.names[n],
-            *(round(100 * float(share), 1) for share in session.shares[n]),
-        ]
+        [*pictures.first_columns(legend, n, i), *(round(100 * float(share), 1) for share in session.shares[n])]
         for n, i in enumerate(session.ids)
     ]
     columns = titles(session)
