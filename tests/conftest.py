@@ -1,15 +1,21 @@
 """Small random pipelines of the real classes, Stable Diffusion 1.x and 2.x in shape; and a browser for the page."""
 
+import atexit
 import json
 import logging
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+else:  # workers begin with what is set here: the full result of an example is computed once for all tests
+    os.environ["EMERDIFF_CACHE"] = tempfile.mkdtemp(prefix="emerdiff-")
+    atexit.register(shutil.rmtree, os.environ["EMERDIFF_CACHE"], ignore_errors=True)
 
 import numpy as np
 import pytest
@@ -160,6 +166,17 @@ def browser():
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """With a failure, the text of the pages that are open."""
+    report = yield
+    if report.failed and (browser := item.funcargs.get("browser")):
+        for page in (page for context in browser.contexts for page in context.pages):
+            lines = page.evaluate("document.body.innerText").split("\n")
+            report.sections.append((page.url, " | ".join(filter(None, map(str.strip, lines)))[:2000]))
+    return report
 
 
 def set_slider(page, label: str, value: float) -> None:

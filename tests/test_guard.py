@@ -18,7 +18,6 @@ from test_app import QUICK, served
 
 import app
 from emerdiff.miniature.scenes import draw_scene
-from explorer import examples as example_store
 from explorer import guard
 from explorer.examples import examples
 from explorer.folders import UPLOADS
@@ -37,7 +36,6 @@ def demo():
 def url(demo, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
-        patch.setattr(example_store, "CACHE", tmp_path_factory.mktemp("cache"))
         with served(demo, state_session_capacity=8) as address:
             yield address
 

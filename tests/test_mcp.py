@@ -12,7 +12,6 @@ from test_app import QUICK, served
 
 import app
 from emerdiff.miniature.scenes import draw_scene
-from explorer import examples as example_store
 from explorer import guard
 
 mcp = pytest.importorskip("mcp")
@@ -22,10 +21,9 @@ ARGUMENTS = {"model": QUICK["model"], "num_segments": 4, "modulation_timestep": 
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+def url():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This MCP server includes a tool that has a gr.State input")
-        patch.setattr(example_store, "CACHE", tmp_path_factory.mktemp("cache"))
         with served(app.create_demo(), mcp_server=True) as address:
             yield address
 

@@ -20,7 +20,6 @@ import emerdiff
 from emerdiff.exporting import coco
 from emerdiff.imagetext import Map
 from explorer import api, gpu, links, namers, naming, pictures, runs
-from explorer import examples as example_store
 from explorer.links import Link
 from explorer.session import Edits, Found, Session
 
@@ -189,11 +188,9 @@ def demo():
 
 
 @pytest.fixture(scope="module")
-def url(demo, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(example_store, "CACHE", tmp_path_factory.mktemp("cache"))
-        with served(demo) as address:
-            yield address
+def url(demo):
+    with served(demo) as address:
+        yield address
 
 
 def press(url, demo, label: str, words: str, visitor: str) -> tuple[bool, object]:
