@@ -21,6 +21,7 @@ from PIL import Image
 import app
 import emerdiff
 from emerdiff.batches import MOST_ROWS
+from emerdiff.matching import agreement
 from emerdiff.miniature.scenes import draw_scene
 from explorer import examples as example_store
 from explorer import gpu, links, running, runs
@@ -168,15 +169,16 @@ def test_visitors_at_once_get_their_own_results(url, pictures):
 
     with ThreadPoolExecutor(4) as pool:
         files = list(pool.map(visit, [*pictures, *pictures]))
-    for file, picture in zip(files, [*pictures, *pictures], strict=True):
-        assert np.array_equal(pixels(file), emerdiff.recut(expected(picture), 4).labels_at_original_size)
+    for picture, *own in zip(pictures, files[:2], files[2:], strict=True):
+        labels = emerdiff.recut(expected(picture), 4).labels_at_original_size
+        assert all(np.array_equal(pixels(file), labels) for file in own)
 
 
 def test_stored_examples_are_what_the_method_finds():
     example = examples()[0]
     full = example_store.found(example) or value_of(example_store.compute(example))
     labels = emerdiff.recut(full.segmentation, example.k).labels_at_original_size
-    assert (stored(example).labels == labels).mean() > 0.98  # processors round otherwise
+    assert agreement(stored(example).labels, labels) > 0.95  # the page may compute in half precision
 
 
 def test_a_full_result_is_computed_once_shared_and_computed_again_when_what_it_comes_from_changes(
