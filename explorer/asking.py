@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 from threading import Event
+from typing import Self
 
 import emerdiff
 
@@ -37,8 +38,22 @@ class SoFar:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Asking:
     """A run that was asked for. No two are equal: to ask again is to ask anew."""
+
+    dropped: Event = field(default_factory=Event, kw_only=True)
+    """Set when its visitor asks for something else: a run that goes on then ends without a word."""
+
+    def instead_of(self, last: Self | None) -> Self:
+        """This one, and nobody waits for the `last` any longer."""
+        if last:
+            last.dropped.set()
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Asked(Asking):
+    """A run of one picture."""
 
     source: str
     """The picture's file."""
@@ -61,8 +76,6 @@ class Asked:
     """Set when its run has ended, in whatever way."""
     stopped: Event = field(default_factory=Event)
     """Set when its visitor has seen enough: a run that goes on then ends with what it has found so far."""
-    dropped: Event = field(default_factory=Event)
-    """Set when its visitor asks for something else: a run that goes on then ends without a word."""
     so_far: SoFar = field(default_factory=SoFar)
 
     @property
@@ -70,16 +83,10 @@ class Asked:
         """Whether its run has not begun, and is to begin."""
         return not any(event.is_set() for event in (self.begun, self.stopped, self.dropped))
 
-    def instead_of(self, last: "Asked | None") -> "Asked":
-        """This one, and nobody waits for the `last` any longer."""
-        if last:
-            last.dropped.set()
-        return self
-
 
 @dataclass(frozen=True, eq=False)
-class AskedTogether:
-    """A run of several pictures with one set of segments. No two are equal, as of `Asked`."""
+class AskedTogether(Asking):
+    """A run of several pictures with one set of segments."""
 
     sources: tuple[str, ...]
     model: str
@@ -89,6 +96,11 @@ class AskedTogether:
     """Of segments that the visitor wants to see."""
     edits: Edits | None = None
     """What the visitor's link says."""
+
+    @property
+    def run(self) -> tuple:
+        """What the result follows from."""
+        return self.sources, self.model, self.preset, self.values
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,14 @@
 """The tab Together: several pictures with one set of segments."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import gradio as gr
 
+from emerdiff.batches import Results
 from emerdiff.picture import open_picture, read_picture
 from emerdiff.pipeline import MOST_TOGETHER
 
@@ -157,11 +159,14 @@ def build(page: Page) -> None:
                     choosing(kept, chosen, viewer.select)
                     choosing(kept, chosen, table.select, of_row)
 
-    def begin(k, model, preset, picks, **values):
+    def begin(asked, k, model, preset, picks, **values):
         runs.settings_of(model, preset, values)  # refuses settings that are not allowed
         if len(picks.chosen) < FEWEST:
             raise ValueError(FEW)
-        return {to_run: AskedTogether(picks.chosen, model, preset, values, k), status: asked_for()}
+        new = AskedTogether(picks.chosen, model, preset, values, k).instead_of(asked)
+        if asked and asked.run == new.run:  # what a link says is not lost
+            new = replace(new, edits=asked.edits)
+        return {to_run: new, status: asked_for()}
 
     def run(to_run):
         def tell(said, progress):
@@ -170,8 +175,12 @@ def build(page: Page) -> None:
 
         if to_run is None:  # of a page that has just been loaded
             return
-        founds = yield from gpu.watched(gpu.find_together(to_run), tell)
-        yield {status: "", to_apply: FindingTogether(to_run, founds)}
+        with closing(gpu.watched(gpu.find_together(to_run), tell)) as work:
+            for told in (result := Results(work)):
+                if to_run.dropped.is_set():
+                    return
+                yield told
+        yield {status: "", to_apply: FindingTogether(to_run, result.value)}
 
     def apply(finding, session, view, chosen):
         if finding is None:
@@ -253,7 +262,8 @@ def build(page: Page) -> None:
     run_inputs = {name: inputs[name] for name in ("model", "preset", *VALUES)}
     changes = [part.change for part in (state, page.made_of, kept, *run_inputs.values())]
     gr.on(changes, able, None, [go, hint], inputs_kwargs={"picks": state, **run_inputs}, **latest)
-    go.click(begin, None, [to_run, status], inputs_kwargs={"picks": state, "k": k, **run_inputs}, **LIGHT)
+    asking = {"asked": to_run, "picks": state, "k": k, **run_inputs}
+    go.click(begin, None, [to_run, status], inputs_kwargs=asking, **LIGHT)
     running = to_run.change(run, to_run, [status, to_apply], **NETWORK)
     known = {"session": kept, "view": view, "chosen": chosen}
     outputs = [to_apply, spot, *shows]

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 import gradio as gr
 import numpy as np
 import pytest
-from conftest import quick, ready, set_slider, value_of
+from conftest import at_work, quick, ready, set_slider, value_of
 from PIL import Image
 from test_accessible import AXE, AXE_SCRIPT, RULES
 from test_visitors import session
@@ -16,7 +16,7 @@ from test_visitors import session
 import app
 import emerdiff
 from emerdiff.alike import cell_at
-from explorer import alike, guard, opening, pictures, runs, together
+from explorer import alike, gpu, guard, opening, pictures, runs, together
 from explorer.asking import values_of
 from explorer.examples import examples
 from explorer.granularity import AUTOMATIC, COARSEST, FINEST, STEP, Tree
@@ -351,13 +351,27 @@ def test_pictures_are_segmented_together_and_a_segment_is_chosen_named_and_cut_i
     page.wait_for_function("src => [...document.querySelectorAll('#together img')].at(-1).src != src", arg=before)
 
 
-def test_a_link_to_a_set_opens_its_tab_with_the_pictures_chosen(browser, url, page):
+def test_a_link_to_a_set_opens_its_tab_with_the_pictures_chosen_and_asking_again_is_asking_anew(
+    browser, url, page, monkeypatch
+):
+    runs_of_sets, find = {"begun": 0, "ended": 0}, gpu.find_together
+
+    def counted(asked):
+        runs_of_sets["begun"] += 1
+        founds = yield from find(asked)
+        runs_of_sets["ended"] += 1
+        return founds
+
+    monkeypatch.setattr(gpu, "find_together", counted)
     link = page.get_by_label("Link to the set").input_value()
     other = browser.new_page(viewport={"width": 390, "height": 800})
     other.goto(link)
+    at_work(other).wait_for()
+    other.get_by_role("button", name="Segment together").click()  # while the link's run goes on
     other.locator("#tray").get_by_role("checkbox", checked=True).nth(1).wait_for()
     assert other.locator("#tray").get_by_role("checkbox", checked=True).count() == 2
     other.locator("#together canvas").nth(1).wait_for(timeout=120_000)
     other.locator("#segments-together").get_by_text("Sky", exact=True).filter(visible=True).first.wait_for()
     assert other.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert runs_of_sets == {"begun": 2, "ended": 1}
     other.close()
