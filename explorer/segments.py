@@ -17,7 +17,8 @@ TOGGLE = """(clicked, chosen) => [clicked === null ? chosen
 """JavaScript: a click puts a segment among the chosen ones, or takes it out."""
 
 ABLE = """(chosen, name) => {
-  const able = (yes) => ({__type__: 'update', interactive: yes}), one = chosen.length === 1, named = name.trim() !== '';
+  const able = (yes) => ({__type__: 'update', interactive: yes});
+  const one = chosen.length === 1, named = Boolean(name?.trim()); // null while the field has not been shown
   const lacks = !chosen.length ? 'To rename, merge or hide segments, click them in a picture or in the table.'
     : !one ? 'To rename, choose one segment only.'
     : named ? 'To merge, choose a second segment.'

@@ -145,7 +145,7 @@ def build(page: Page) -> None:
                         elem_id="segments-together",
                     )
                 with gr.Column(scale=2, min_width=320):
-                    chosen = Chosen([], multiselect=True, label="Chosen segments of the set", render=False)
+                    chosen = Chosen([], value=[], multiselect=True, label="Chosen segments of the set", render=False)
                     undo = gr.Button("Undo", size="sm", min_width=80, interactive=False, render=False)
                     link_query = gr.Textbox(visible=False)
                     link = gr.Textbox(label="Link to the set", interactive=False, render=False)
@@ -186,7 +186,8 @@ def build(page: Page) -> None:
         if finding is None:
             return gr.skip()
         new = SetSession.of(finding.founds, finding.asked.k, session, finding.asked.edits)
-        return {to_apply: None, spot: None, **show(new, view, None, chosen=chosen)}
+        again = session and session.made_of == new.made_of
+        return {to_apply: None, spot: None, **show(new, view, None, chosen=chosen if again else None)}
 
     def able(picks, model, preset, **values):
         """Whether a run can begin, and about how long that takes, or why it cannot."""
