@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from emerdiff.alike import alike, cell_at, sharpened
 
 from . import pictures, probing, viewer
-from .page import LIGHT, Page
+from .page import LIGHT, NOW, Page
 from .session import Found, has_result, needed
 from .varying import NO_RESULT
 from .viewer import Pane, Place, Viewer
@@ -60,7 +60,7 @@ def build(page: Page) -> None:
     known = {"session": page.session}
     latest = {"trigger_mode": "always_last", **LIGHT}
     page.made_of.change(begin, page.session, [shown, bar, text], **latest)
-    shown.select(click, None, [shown, text], inputs_kwargs=known, **latest)
+    shown.select(click, None, [shown, text], inputs_kwargs=known, trigger_mode="always_last", **NOW)
     text.submit(look, None, shown, inputs_kwargs=known | {"text": text}, **latest)
 
 

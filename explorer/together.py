@@ -22,7 +22,7 @@ from .folders import new_folder
 from .granularity import AUTOMATIC
 from .guard import Kept
 from .links import Link
-from .page import LIGHT, NETWORK, Chosen, Page, new_granularity, new_views
+from .page import LIGHT, NETWORK, NOW, Chosen, Page, new_granularity, new_views
 from .running import SOON, estimated, why_not
 from .segments import choosing, editing, of_row
 from .session import FINE, Gone, has_result, needed
@@ -275,7 +275,8 @@ def build(page: Page) -> None:
     grain.input(cut_at, None, shows, inputs_kwargs=moved | {"granularity": grain}, **latest)
     automatic.click(cut_automatically, None, shows, inputs_kwargs=moved, **latest)
     view.input(redraw, None, [viewer, bar], inputs_kwargs={"session": kept, **now}, **latest)
-    viewer.select(click, None, [spot, viewer], inputs_kwargs={"session": kept, "view": view}, **latest)
+    clicked = {"session": kept, "view": view}
+    viewer.select(click, None, [spot, viewer], inputs_kwargs=clicked, trigger_mode="always_last", **NOW)
     chosen.change(None, chosen, None, js=choose_in(GROUP), **IN_BROWSER)
     link_query.change(None, link_query, link, js=address_script(), **IN_BROWSER)
     pack.click(zipped, kept, file, **LIGHT)
