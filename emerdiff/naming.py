@@ -136,18 +136,26 @@ class Names:
         return {"name": self.name(segment, sure), "words": ranked}
 
 
-def name_segments(segmentation: Segmentation, words: "str | Iterable[str] | Words", model: ImageText) -> Names:
+def name_segments(
+    segmentation: Segmentation | Sequence[Segmentation], words: "str | Iterable[str] | Words", model: ImageText
+) -> Names:
     """The names of a segmentation's segments among `words`, by an image–text model.
 
+    A segment of several pictures that were segmented together has one name: it goes by its pixels in all of them.
     Raises `ValueError` for words that are not allowed.
     """
     words = Words.of(words)  # before the network runs
-    return names(segmentation.labels, model.embed(segmentation.image), words, model, segmentation.settings.num_segments)
+    several = [segmentation] if isinstance(segmentation, Segmentation) else segmentation
+    pictures = [(one.labels, model.embed(one.image)) for one in several]
+    return names(pictures, words, model, several[0].settings.num_segments)
 
 
-def names(labels: np.ndarray, embeddings: np.ndarray, words: Words, model: ImageText, num_segments: int) -> Names:
-    """The same for labels (H, W) in 0..num_segments - 1 and the model's embeddings (h, w, d) of the picture."""
-    sums, pixels = pooled(labels, embeddings, num_segments)
+def names(
+    pictures: Sequence[tuple[np.ndarray, np.ndarray]], words: Words, model: ImageText, num_segments: int
+) -> Names:
+    """The same for labels (H, W) in 0..num_segments - 1 and the model's embeddings (h, w, d) of each picture."""
+    pools = [pooled(labels, embeddings, num_segments) for labels, embeddings in pictures]
+    sums, pixels = (sum(parts) for parts in zip(*pools, strict=True))
     shown = pixels > 0
     similarities = np.full((num_segments, len(words.groups)), np.nan, np.float32)
     means = (sums[shown] / pixels[shown, None]).astype(np.float32)

@@ -20,15 +20,7 @@ FAINT = 0.05  # a probability below which nothing is said to show it
 def build(page: Page) -> None:
     with gr.Tab("Names"), gr.Row():
         with gr.Column(scale=3, min_width=320):
-            words = gr.Textbox(
-                str(namers.words()),
-                label="Words",
-                info=f"Between commas; synonyms as sofa|couch. At most {MOST_WORDS:,}.",
-                lines=3,
-                max_lines=8,
-                max_length=LONGEST,
-                elem_id="words",
-            )
+            words = new_words(lines=3, label="Words", elem_id="words")
             with gr.Row():
                 name, merge, forget = buttons = [
                     gr.Button(label, size="sm", min_width=120, interactive=False)
@@ -76,6 +68,12 @@ def build(page: Page) -> None:
 
         known = {"session": page.session, "words": words, "chosen": page.chosen, "view": page.view}
         gr.on(triggers, edit_names, None, page.shows, inputs_kwargs=known, **LIGHT)
+
+
+def new_words(**options) -> gr.Textbox:
+    """A field for words to choose names from."""
+    info = f"Between commas; synonyms as sofa|couch. At most {MOST_WORDS:,}."
+    return gr.Textbox(str(namers.words()), info=info, max_lines=8, max_length=LONGEST, **options)
 
 
 def table(session: Session) -> str:

@@ -237,7 +237,12 @@ class Session:
         return self._named(Words.of(self.edits.words))
 
     def _named(self, words: Words) -> Names:
-        return names(self.segmentation.labels, self.found.embeddings, words, namers.model(), len(self.ids))
+        return names([self.embedded], words, namers.model(), len(self.ids))
+
+    @property
+    def embedded(self) -> tuple[np.ndarray, np.ndarray]:
+        """What an image–text model names segments by: labels (H, W), and embeddings (h, w, d) of the picture."""
+        return self.segmentation.labels, self.found.embeddings
 
     def name(self, i: int) -> str:
         """The visitor's own, or that of the image–text model where it is sure, or a number."""
@@ -325,6 +330,10 @@ class Session:
         edited = self._edited(names={**self.edits.names, **dict.fromkeys(ids, name)})
         edited.legend  # noqa: B018  refuses names that are not allowed
         return edited
+
+    def name_all(self, names: Mapping[int, str]) -> "Session":
+        """With these names, by id, as if the visitor had given them."""
+        return self._edited(names={**self.edits.names, **names})
 
     def ask(self, words: str) -> "Session":
         """Named by an image–text model, of some words; without names of such a model if there are none."""

@@ -9,6 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
+from emerdiff.naming import Words, names
+
+from . import namers
 from .session import Edits, Found, Gone, MadeOf, Session
 
 PUT_AWAY = (
@@ -88,6 +91,15 @@ class SetSession:
 
     def rename(self, ids: Iterable[int], name: str) -> "SetSession":
         return self._each(lambda one: one.rename(ids, name))
+
+    def name_by(self, words: str) -> "SetSession":
+        """Segments without a name get the word that they show in all pictures, where an image–text model is sure."""
+        given = Words.of(words)
+        found = names([one.embedded for one in self.sessions], given, namers.model(), len(self.ids))
+        known = {i: name for n, i in enumerate(self.ids) if (name := found.name(n))} | self.edits.names
+        if known == self.edits.names:
+            raise ValueError("no segment without a name shows one of these words for sure: try others")
+        return self._each(lambda one: one.name_all(known))
 
     def merge(self, ids: Iterable[int]) -> "SetSession":
         return self._each(lambda one: one.merge(ids))

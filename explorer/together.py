@@ -22,6 +22,7 @@ from .folders import new_folder
 from .granularity import AUTOMATIC
 from .guard import Kept
 from .links import Link
+from .naming import new_words
 from .page import LIGHT, NETWORK, NOW, Chosen, Page, new_granularity, new_views
 from .running import SOON, estimated, why_not
 from .segments import choosing, editing, of_row
@@ -153,6 +154,8 @@ def build(page: Page) -> None:
                     shows = [kept, words, viewer, k, grain, table, chosen, undo, result, link_query, link, file]
                     now = {"view": view, "spot": spot}
                     editing(page, kept, chosen, undo, show, shows, now)
+                    words_of_set = new_words(lines=2, label="Words to name the segments by")
+                    by_words = gr.Button("Name by words", size="sm")
                     link.render()
                     pack = gr.Button("Make a zip of the set", size="sm")
                     file.render()
@@ -243,6 +246,9 @@ def build(page: Page) -> None:
     def cut_automatically(**known):
         return cut_at(granularity=AUTOMATIC, **known)
 
+    def name_by(session, words, **now):
+        return show(needed(session).name_by(words), **now)
+
     def redraw(session, view, spot):
         shown = {bar: gr.update(visible=view == "alike")}
         return shown | {viewer: view_of(session, view, spot)} if has_result(session) else shown
@@ -279,6 +285,8 @@ def build(page: Page) -> None:
     viewer.select(click, None, [spot, viewer], inputs_kwargs=clicked, trigger_mode="always_last", **NOW)
     chosen.change(None, chosen, None, js=choose_in(GROUP), **IN_BROWSER)
     link_query.change(None, link_query, link, js=address_script(), **IN_BROWSER)
+    naming = {**known, "spot": spot, "words": words_of_set}
+    gr.on([by_words.click, words_of_set.submit], name_by, None, shows, inputs_kwargs=naming, **LIGHT)
     pack.click(zipped, kept, file, **LIGHT)
 
 

@@ -16,7 +16,8 @@ from test_visitors import session
 import app
 import emerdiff
 from emerdiff.alike import cell_at
-from explorer import alike, gpu, guard, opening, pictures, runs, together
+from emerdiff.imagetext import Map
+from explorer import alike, gpu, guard, namers, opening, pictures, runs, together
 from explorer.asking import values_of
 from explorer.examples import examples
 from explorer.granularity import AUTOMATIC, COARSEST, FINEST, STEP, Tree
@@ -145,6 +146,29 @@ def test_all_pictures_of_a_set_are_cut_and_edited_alike(pair_of):
     np.testing.assert_array_equal(first.legend.colours, second.legend.colours)
     assert first.legend.hidden == second.legend.hidden == {2}
     assert edited.undo().undo().undo().edits == pair_of.edits
+
+
+def test_a_sets_segments_are_named_by_what_they_show_in_all_pictures_and_a_visitors_name_stays(pair_of, monkeypatch):
+    scores = np.zeros((1, 2, 3), np.float32)  # the left half of each picture shows sky, the right half perhaps a car
+    scores[0, 0, 0], scores[0, 1, 1] = 8, 0.1
+    monkeypatch.setattr(namers, "_model", lambda: Map("known", scores, ("sky", "car", "boat")))
+    named = pair_of.rename([0], "Mine").name_by("sky, car, boat")
+    left = sum(
+        np.bincount(one.segmentation.labels[:, : one.segmentation.labels.shape[1] // 2].ravel(), minlength=12)
+        for one in pair_of.sessions
+    )
+    whole = sum(np.bincount(one.segmentation.labels.ravel(), minlength=12) for one in pair_of.sessions)
+    share = left / np.maximum(whole, 1)
+    sky = np.exp(8 * share)
+    sure = (whole > 0) & (sky / (sky + np.exp(0.1 * (1 - share)) + 1) >= 0.5)
+    for one in named.sessions:
+        assert one.name(0) == "Mine"
+        assert [one.name(i) == "sky" for i in range(1, 12)] == sure[1:].tolist()
+    assert named.undo().edits.names == {0: "Mine"}
+    with pytest.raises(ValueError, match="try others"):
+        named.name_by("sky, car, boat")  # the others are unsure still
+    with pytest.raises(ValueError, match="at least two words"):
+        pair_of.name_by("sky")
 
 
 def test_a_set_that_made_room_comes_back_with_its_edits_and_another_without(pair_of):

@@ -209,7 +209,7 @@ class Fixed:
 def test_embeddings_are_averaged_over_a_segment_before_they_are_compared():
     dense = np.array([[[4, 0, 0], [0, 2, 0]]], np.float32)  # one row of two cells, which know sky and car
     labels = np.array([[0, 0, 0, 1], [0, 0, 1, 1]])  # cells are two pixels wide: 0 has 4 pixels of one, 1 of the other
-    found = names(labels, dense, Words.of("sky,car,tree"), Fixed(dense, sky=0, car=1, tree=2), 3)
+    found = names([(labels, dense)], Words.of("sky,car,tree"), Fixed(dense, sky=0, car=1, tree=2), 3)
     np.testing.assert_allclose(found.similarities[:2], [[16 / 5, 2 / 5, 0], [0, 2, 0]])
     e = np.exp([3.2, 0.4, 0])
     np.testing.assert_allclose(found.probabilities[0], e / e.sum(), rtol=1e-5)
@@ -218,9 +218,17 @@ def test_embeddings_are_averaged_over_a_segment_before_they_are_compared():
     assert found.margins[0] == pytest.approx((e[0] - e[1]) / e.sum(), rel=1e-5)
 
 
+def test_a_segment_of_several_pictures_goes_by_its_pixels_in_all_of_them():
+    first, second = np.array([[[6.0, 0.0]]], np.float32), np.array([[[0.0, 4.0]]], np.float32)
+    one, three = np.zeros((1, 1), int), np.array([[0, 0, 0, 1]])
+    found = names([(one, first), (three, second)], Words.of("sky,car"), Fixed(first, sky=0, car=1), 3)
+    np.testing.assert_allclose(found.similarities, [[6 / 4, 3 * 4 / 4], [0, 4], [np.nan, np.nan]])
+    assert [found.name(i) for i in range(3)] == ["car", "car", None]
+
+
 def test_a_segment_without_pixels_has_no_name_and_an_uncertain_one_says_between_what():
     dense = np.array([[[1.0, 0.9, 0.2]]], np.float32)
-    found = names(np.zeros((2, 2), int), dense, Words.of("boat,car,sky"), Fixed(dense, boat=0, car=1, sky=2), 2)
+    found = names([(np.zeros((2, 2), int), dense)], Words.of("boat,car,sky"), Fixed(dense, boat=0, car=1, sky=2), 2)
     assert found.name(0) is None and found.told(0) == "unsure: boat or car" and found.name(0, sure=0.3) == "boat"
     assert found.name(1) is None and found.told(1) == "" and found.ranked(1) == () and np.isnan(found.margins[1])
     assert found.best().tolist() == [0, -1]
@@ -230,13 +238,16 @@ def test_a_segment_without_pixels_has_no_name_and_an_uncertain_one_says_between_
 
 def test_the_best_synonym_counts_and_the_first_is_the_name():
     dense = np.array([[[0.0, 5.0, 4.0]]], np.float32)
-    found = names(np.zeros((2, 2), int), dense, Words.of("sofa|couch,tree"), Fixed(dense, sofa=0, couch=1, tree=2), 1)
+    model = Fixed(dense, sofa=0, couch=1, tree=2)
+    found = names([(np.zeros((2, 2), int), dense)], Words.of("sofa|couch,tree"), model, 1)
     np.testing.assert_array_equal(found.similarities, [[5, 4]])
     assert found.name(0) == "sofa" and found.words == ("sofa", "tree")
 
 
 def test_name_segments_puts_it_together(result, model):
     found = name_segments(result, "house, street, red", model)
+    twice = name_segments([result, result], "house, street, red", model)
+    np.testing.assert_allclose(twice.probabilities, found.probabilities, rtol=1e-5)
     dense, labels = model.embed(result.image), result.labels
     cells = upsample_nearest(np.arange(dense[..., 0].size).reshape(dense.shape[:2]), labels.shape)
     for i in range(result.settings.num_segments):

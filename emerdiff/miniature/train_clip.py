@@ -422,7 +422,7 @@ def named(model: ImageText, scenes: Sequence[Scene]) -> list[tuple[int, int]]:
     pairs = []
     for scene in scenes:
         truth = WORD_OF_CLASS[scene.labels]
-        best = names(truth, model.embed(scene.image), WORDS, model, len(WORDS.groups)).best()
+        best = names([(truth, model.embed(scene.image))], WORDS, model, len(WORDS.groups)).best()
         shares = np.bincount(truth.ravel(), minlength=len(best)) / truth.size
         pairs += [(int(true), int(best[true])) for true in np.flatnonzero(shares > 0.02)]
     return pairs

@@ -121,7 +121,7 @@ def by_words(words: Words, model: ImageText) -> Tell:
     """Each segment gets its most probable word; none if that is not sure."""
 
     def tell(picture: np.ndarray, labels: np.ndarray, _: np.ndarray, count: int) -> np.ndarray:
-        found = names(labels, model.embed(picture), words, model, count)
+        found = names([(labels, model.embed(picture))], words, model, count)
         return np.where(np.nan_to_num(found.probabilities).max(1) >= SURE, found.best(), VOID)
 
     return tell

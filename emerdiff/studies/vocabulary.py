@@ -96,7 +96,7 @@ def named(result: Segmentation, truth: np.ndarray, vocabulary: Vocabulary, model
     masks[TRUE] = truth.astype(int), len(words.groups)
     found = {ALONE: np.stack([*maps]).argmax(0)}
     for row, (labels, count) in masks.items():
-        best = names(labels, dense, words, model, count).best()
+        best = names([(labels, dense)], words, model, count).best()
         found[row] = best[np.minimum(labels, count - 1)]
     return found
 
