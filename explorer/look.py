@@ -59,5 +59,6 @@ LOOK = {
     "theme": THEME,
     "css_paths": sorted(HERE.glob("*.css")),
     "js": (HERE / "page.js").read_text(),
+    "head": f"<script>{(HERE / 'stream.js').read_text()}</script>",  # before gradio's page asks for anything
 }
 """What `launch` needs for it."""

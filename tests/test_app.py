@@ -646,6 +646,35 @@ def settled(calls):
     return len(calls)
 
 
+LATE = """
+  const fetched = window.fetch, text = new TextDecoder();
+  const held = {async transform(chunk, to) {
+    if (text.decode(chunk).includes('close_stream')) await new Promise((go) => setTimeout(go, 1000));
+    to.enqueue(chunk);
+  }};
+  window.fetch = async (...request) => {
+    const answer = await fetched(...request), path = String(request[0].url ?? request[0]);
+    if (!path.includes('/queue/data')) return answer;
+    return new Response(answer.body.pipeThrough(new TransformStream(held)), {headers: answer.headers});
+  };
+"""
+"""A network on which the page hears a second late that a stream of answers has ended."""
+
+
+def test_what_is_asked_for_as_a_stream_of_answers_ends_is_not_lost(browser, url):
+    page = browser.new_page()
+    page.add_init_script(LATE)
+    page.goto(url)
+    ready(page)
+    unfold(page)
+    page.wait_for_timeout(2000)
+    set_slider(page, "Timestep", 21)
+    page.wait_for_timeout(400)  # the answer has come, and its stream has ended on the server only
+    page.get_by_role("button", name="Run", exact=True).click()
+    shows(page, "timestep 21", timeout=60_000)
+    page.close()
+
+
 def test_stop_button_and_a_closed_tab_stop_the_network(browser, url):
     pipe = pipeline("miniature")
     rows = sum(pipe.rows(pipe.settings(num_segments=FINE, modulation_timestep=981)))
