@@ -16,7 +16,7 @@ from .settings import AUTO, FINE, PRESETS, Settings
 
 DTYPES = ("float32", "bfloat16", "float16")
 FIGURES = (".png", ".svg", ".pdf")
-OTHERWISE = {"num_segments": f", or {AUTO}: as many as each picture needs, at most {FINE}"}  # beside numbers
+OTHERWISE = {"num_segments": f", or {AUTO}: as many as differ enough, at most {FINE}"}  # beside numbers
 SETTINGS = ("preset", *(f.name for f in fields(Settings)))
 
 

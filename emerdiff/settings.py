@@ -23,7 +23,8 @@ class Settings:
     num_segments: int | str = _bounded(20, 2, 256)
     """k, the number of clusters; at most the number of cells of the low-resolution grid.
 
-    "auto": as many as the picture needs, at most 30. What a run returns says how many these are.
+    "auto": as many as differ enough, at most 30, which on average is no better than a well-chosen number. What a run
+    returns says how many these are.
     """
     merge_height: float | None = _bounded(None, 0.0, 1e6)
     """How different segments must be for "auto" to keep them apart, as `emerdiff.heights` measures it.

@@ -551,7 +551,7 @@ def test_help_names_every_setting_and_its_range(capsys, command):
         assert f"--{f.name.replace('_', '-')}" in text
         if "range" in f.metadata:
             assert "{} to {}".format(*f.metadata["range"]) in text
-    assert "2 to 256, or auto: as many as each picture needs, at most 30" in text
+    assert "2 to 256, or auto: as many as differ enough, at most 30" in text
 
 
 def test_the_module_runs_as_a_program():
