@@ -70,7 +70,7 @@ def granular(*fine: Segmentation, granularity: float = 1.0) -> int:
     """The number of segments, 2 or more, that are left if all merge that differ less than the model's `merge_height`.
 
     A `granularity` of 2 halves that height. It means the same in every picture: a plain one has few segments then, and
-    a rich one many. docs/results.md shows what that gains over the best fixed number.
+    a rich one many. docs/results.md compares it with the best fixed number.
     """
     return max(2, int((heights(*fine)[1:] >= merge_height(*fine) / granularity).sum()))
 
