@@ -148,13 +148,6 @@ def test_bad_pictures_get_a_sentence_and_the_server_goes_on(client, pictures, tm
     assert segment(client, pictures[0])[1]["settings"]["num_segments"] == 6
 
 
-def test_two_hundred_bad_requests_in_a_row_leave_the_server_serving(client, pictures):
-    for _ in range(200):
-        with pytest.raises(AppError, match="not a|cells|Cells|call /segment|Strength|strength"):
-            client.predict("nonsense", 10, api_name="/probe")
-    assert segment(client, pictures[0])[1]["settings"]["num_segments"] == 6
-
-
 def test_nothing_but_the_pages_own_files_is_served(url):
     assert httpx.get(f"{url}gradio_api/file=/etc/passwd", timeout=30).status_code in (403, 404)
     linked = httpx.get(f"{url}gradio_api/file={links.FOLDER}/x.png", timeout=30)
@@ -164,13 +157,13 @@ def test_nothing_but_the_pages_own_files_is_served(url):
 def test_visitors_at_once_get_their_own_results(url, pictures):
     def visit(picture):
         client = Client(url, verbose=False)
-        segment(client, picture)
+        segment(client, picture, preset="preview")
         return client.predict(4, api_name="/rescale_k")[0]
 
     with ThreadPoolExecutor(4) as pool:
         files = list(pool.map(visit, [*pictures, *pictures]))
     for picture, *own in zip(pictures, files[:2], files[2:], strict=True):
-        labels = emerdiff.recut(expected(picture), 4).labels_at_original_size
+        labels = emerdiff.recut(expected(picture, preset="preview"), 4).labels_at_original_size
         assert all(np.array_equal(pixels(file), labels) for file in own)
 
 
@@ -640,8 +633,8 @@ def test_run_button_segments_with_the_sliders_and_settings_that_moved_are_said(p
 
 
 def settled(calls):
-    """How many calls there are once none has come for 4 seconds."""
-    while time.monotonic() - calls[-1] < 4:
+    """How many calls there are once none has come for 2 seconds."""
+    while time.monotonic() - calls[-1] < 2:
         time.sleep(0.1)
     return len(calls)
 
@@ -649,7 +642,7 @@ def settled(calls):
 LATE = """
   const fetched = window.fetch, text = new TextDecoder();
   const held = {async transform(chunk, to) {
-    if (text.decode(chunk).includes('close_stream')) await new Promise((go) => setTimeout(go, 1000));
+    if (text.decode(chunk).includes('close_stream')) await new Promise((go) => setTimeout(go, 600));
     to.enqueue(chunk);
   }};
   window.fetch = async (...request) => {
@@ -658,7 +651,7 @@ LATE = """
     return new Response(answer.body.pipeThrough(new TransformStream(held)), {headers: answer.headers});
   };
 """
-"""A network on which the page hears a second late that a stream of answers has ended."""
+"""A network on which the page hears late that a stream of answers has ended."""
 
 
 def test_what_is_asked_for_as_a_stream_of_answers_ends_is_not_lost(browser, url):
@@ -667,11 +660,12 @@ def test_what_is_asked_for_as_a_stream_of_answers_ends_is_not_lost(browser, url)
     page.goto(url)
     ready(page)
     unfold(page)
-    page.wait_for_timeout(2000)
+    page.get_by_label("Preview").click()
+    page.wait_for_timeout(1500)
     set_slider(page, "Timestep", 21)
-    page.wait_for_timeout(400)  # the answer has come, and its stream has ended on the server only
+    page.wait_for_timeout(300)  # the answer has come, and its stream has ended on the server only
     page.get_by_role("button", name="Run", exact=True).click()
-    shows(page, "timestep 21", timeout=60_000)
+    shows(page, "timestep 21", timeout=30_000)
     page.close()
 
 

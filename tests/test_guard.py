@@ -241,6 +241,13 @@ def test_too_few_values_get_a_sentence(url):
 # --- Errors
 
 
+def test_two_hundred_bad_requests_in_a_row_leave_the_server_serving(url, visitor):
+    for _ in range(200):
+        done, error = asked(url, "probe", "nonsense", 10, session=visitor)
+        assert not done and re.match("Choose cells|Write cells", error)
+    assert asked(url, "rescale_k", 2, session=visitor)[0]
+
+
 def test_what_goes_wrong_within_an_event_is_told_and_logged_but_not_shown(url, demo, monkeypatch, caplog):
     able = next(n for n, fn in demo.fns.items() if fn.name == "able")
     data = [None, None, None, None, QUICK["model"], "exact", 41, 10, 1, 0.8, 42, 256]
