@@ -288,11 +288,6 @@ class Session:
         """(h, w) bool: the cells of the low-resolution grid that the segments are made of."""
         return np.isin(self.ids, list(ids))[self.segmentation.coarse_labels]
 
-    def at(self, x: int, y: int) -> int:
-        """The id of the segment at a pixel of the picture as it is shown."""
-        height, width = self.labels.shape
-        return self.ids[self.labels[min(max(y, 0), height - 1), min(max(x, 0), width - 1)]]
-
     # What a visitor does
 
     def cut(self, k: int) -> "Session":

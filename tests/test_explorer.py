@@ -272,17 +272,6 @@ def test_undo_takes_back_one_edit_after_another_and_leaves_k(session):
     assert moved.k == 4 and moved.edits == steps[1].edits
 
 
-def test_the_segment_under_the_pointer_is_known_by_its_number(found):
-    width, height = 18, 12  # so small that each pixel counts
-    merged = Session(replace(found, shown=found.shown.resize((width, height))), K).merge([0, 1])
-    under = [[merged.at(x, y) for x in range(width)] for y in range(height)]
-    np.testing.assert_array_equal(under, np.array(merged.ids)[merged.labels])
-    assert set(np.unique(under)) == {0, *range(2, K)}
-    around = [[merged.at(x, y) for x in range(-3, width + 3)] for y in range(-3, height + 3)]
-    np.testing.assert_array_equal(around, np.pad(under, 3, "edge"))
-    assert merged.at(9999, -9999) == under[0][-1]
-
-
 # --- A session: a full run at its k
 
 

@@ -61,16 +61,21 @@ def names_of(session: Session) -> list[str]:
     return list(session.legend.names)
 
 
+def at(session: Session, x: int, y: int) -> int:
+    """The id of the segment at a pixel."""
+    return session.ids[session.labels[y, x]]
+
+
 def by_place(session: Session) -> dict[str, str]:
     """The names in the four quadrants, whatever the segments' numbers are."""
-    at = {"sky": (5, 5), "tree": (50, 5), "low": (5, 50), "unsure": (50, 50)}
-    return {place: session.name(session.at(*xy)) for place, xy in at.items()}
+    places = {"sky": (5, 5), "tree": (50, 5), "low": (5, 50), "unsure": (50, 50)}
+    return {place: session.name(at(session, *xy)) for place, xy in places.items()}
 
 
 def test_segments_are_named_where_the_model_is_sure(session):
     assert session.named is None and names_of(session) == [f"Segment {i}" for i in range(K)]
     asked = session.ask(WORDS)
-    unsure = asked.at(50, 50)
+    unsure = at(asked, 50, 50)
     assert by_place(asked) == {"sky": "sky", "tree": "tree", "low": "sky", "unsure": f"Segment {unsure}"}
     assert asked.undo().edits == session.edits and asked.ask("").named is None
     with pytest.raises(ValueError, match="at least two words"):
@@ -78,7 +83,7 @@ def test_segments_are_named_where_the_model_is_sure(session):
 
 
 def test_a_visitors_name_is_never_overwritten(session):
-    mine = session.rename([session.at(5, 5)], "Heaven").ask(WORDS)
+    mine = session.rename([at(session, 5, 5)], "Heaven").ask(WORDS)
     assert by_place(mine)["sky"] == "Heaven" and by_place(mine)["low"] == "sky"
     again = mine.ask("car, boat").ask(WORDS)
     assert by_place(again)["sky"] == "Heaven"
@@ -90,13 +95,13 @@ def test_names_follow_k_and_merges(session):
         cut = asked.cut(k)
         expected = emerdiff.name_segments(cut.segmentation, WORDS, namers.model())
         assert [cut.named.told(n) for n in range(len(cut.ids))] == [expected.told(n) for n in range(len(cut.ids))]
-    merged = asked.merge([asked.at(5, 5), asked.at(5, 50)])
+    merged = asked.merge([at(asked, 5, 5), at(asked, 5, 50)])
     assert by_place(merged)["sky"] == by_place(merged)["low"] == "sky"
 
 
 def test_segments_of_one_name_are_merged_at_once(session):
     asked = session.ask(WORDS)
-    assert asked.namesakes == (frozenset({asked.at(5, 5), asked.at(5, 50)}),) and session.namesakes == ()
+    assert asked.namesakes == (frozenset({at(asked, 5, 5), at(asked, 5, 50)}),) and session.namesakes == ()
     merged = asked.merge_namesakes()
     assert len(merged.ids) == K - 1 and by_place(merged)["low"] == "sky" and merged.namesakes == ()
     assert merged.undo().ids == asked.ids
@@ -105,12 +110,12 @@ def test_segments_of_one_name_are_merged_at_once(session):
 
 
 def test_a_visitors_names_merge_too_and_stay(session):
-    two = session.rename([session.at(50, 50)], " SKY").rename([session.at(5, 5)], "Sky").merge_namesakes()
+    two = session.rename([at(session, 50, 50)], " SKY").rename([at(session, 5, 5)], "Sky").merge_namesakes()
     assert len(two.ids) == K - 1
-    first = "Sky" if session.at(5, 5) < session.at(50, 50) else "SKY"
+    first = "Sky" if at(session, 5, 5) < at(session, 50, 50) else "SKY"
     assert by_place(two)["unsure"] == by_place(two)["sky"] == first
-    named = session.rename([session.at(50, 50)], "sky").ask(WORDS).merge_namesakes()
-    assert by_place(named)["unsure"] == by_place(named)["low"] == "sky" and named.ask("").name(named.at(5, 5)) == "sky"
+    named = session.rename([at(session, 50, 50)], "sky").ask(WORDS).merge_namesakes()
+    assert by_place(named)["unsure"] == by_place(named)["low"] == "sky" and named.ask("").name(at(named, 5, 5)) == "sky"
 
 
 def test_at_least_two_segments_are_left(session):
@@ -122,24 +127,24 @@ def test_at_least_two_segments_are_left(session):
 @pytest.mark.parametrize("words", [WORDS, "", "sky,sky", "car, boat"])
 def test_a_word_is_found_among_the_words_or_the_usual_ones(session, words):
     fits = session.fits("tree", words)
-    assert fits[session.ids.index(session.at(50, 5))] == fits.max() > 0.9
+    assert fits[session.ids.index(at(session, 50, 5))] == fits.max() > 0.9
     assert sorted(fits)[-2] < 0.4 and ((fits >= 0) & (fits <= 1)).all()
     assert session.fits(" TREE|wood ", words).max() > fits.max()  # the better of two synonyms
 
 
 def test_what_is_found_lights_up_and_is_told(session):
     html = naming.lights(session, "tree", WORDS)
-    assert re.search(rf"tree fits <span[^>]*>■</span> Segment {session.at(50, 5)} 9\d%", html)
+    assert re.search(rf"tree fits <span[^>]*>■</span> Segment {at(session, 50, 5)} 9\d%", html)
     assert html.count("<figure>") == 1
 
 
 def test_the_table_tells_how_sure_it_is_and_what_the_visitor_named(session):
-    mine = session.rename([session.at(50, 5)], "<b>Oak").ask(WORDS)
+    mine = session.rename([at(session, 50, 5)], "<b>Oak").ask(WORDS)
     html = naming.table(mine)
     assert "unsure: car or boat" in html and "&lt;b&gt;Oak" in html and "you named it; tree fits best" in html
     assert html.count("<meter") == K
     assert [naming.percent(p) for p in (0.996, 0.006, 0.004)] == ["100%", "1%", "under 1%"]
-    assert "(hidden)" in str(pictures.table(mine.hide([mine.at(5, 5)])))
+    assert "(hidden)" in str(pictures.table(mine.hide([at(mine, 5, 5)])))
 
 
 def test_names_leave_in_exports_and_summaries(session):
