@@ -12,6 +12,7 @@ const grid = ((window.emerdiff ??= {}).grid = {
   },
 });
 let chosen = new Set(); // "row,column"
+let before = chosen; // the stroke that goes on
 let picture = null; // once it is decoded
 let last = 0; // the latest value
 let under = null; // [row, column] under the pointer
@@ -110,6 +111,7 @@ canvas.addEventListener('pointerdown', (event) => {
   const at = event.button === 0 ? cellAt(event) : null;
   if (!at) return;
   canvas.setPointerCapture(event.pointerId);
+  before = new Set(chosen);
   stroke = !chosen.has(String(at));
   paint(at, (under = at));
   draw();
@@ -125,15 +127,19 @@ canvas.addEventListener('pointerleave', () => {
   under = null;
   draw();
 });
-for (const end of ['pointerup', 'pointercancel']) {
-  canvas.addEventListener(end, () => {
-    if (stroke === null) return;
-    stroke = null;
-    const cells = [...chosen].map((cell) => cell.split(',').map(Number)).sort(([a, b], [c, d]) => a - c || b - d);
-    props.value = {...props.value, cells: cells.join(' ')};
-    trigger('input');
-  });
-}
+canvas.addEventListener('pointerup', () => {
+  if (stroke === null) return;
+  stroke = null;
+  const cells = [...chosen].map((cell) => cell.split(',').map(Number)).sort(([a, b], [c, d]) => a - c || b - d);
+  props.value = {...props.value, cells: cells.join(' ')};
+  trigger('input');
+});
+canvas.addEventListener('pointercancel', () => { // the finger scrolls the page
+  if (stroke === null) return;
+  chosen = before;
+  stroke = under = null;
+  draw();
+});
 
 async function show() {
   const mine = ++last, value = props.value;

@@ -95,6 +95,20 @@ def test_a_finger_paints_too(page):
     page.wait_for_function("window.emerdiff.grid.cells == '2,2'")
 
 
+def test_a_finger_may_scroll_the_page_and_what_it_began_to_paint_is_taken_back(page):
+    type_cells(page, "0,0")
+    count, (x, y) = strokes(page), at(page, 2, 1)
+    page.evaluate(
+        """([x, y]) => { const canvas = document.querySelector('#grid canvas');
+        canvas.setPointerCapture = () => {};
+        for (const [name, down] of [['pointerdown', 0], ['pointermove', 40], ['pointercancel', 40]])
+          canvas.dispatchEvent(new PointerEvent(name, {clientX: x + down, clientY: y, pointerType: 'touch'})); }""",
+        [x, y],
+    )  # as a browser tells of a finger once it scrolls
+    assert "pan-y" in page.locator("#grid canvas").evaluate("(canvas) => getComputedStyle(canvas).touchAction")
+    assert stroke(page, (3, 3)) == {"0,0", "3,3"} and strokes(page) == count + 1
+
+
 def test_chosen_cells_and_the_brush_are_seen_also_on_a_picture_of_their_colour(page):
     def pixels():
         return np.array(
