@@ -2,6 +2,7 @@
 // has heard of the end, and the page would not look for that answer: what was clicked last would do nothing. So while
 // any answer is due, the page is not told of the end, and its stream goes on with what the server sends next.
 {
+  const END = 'data: {"msg": "close_stream"}';
   const plainly = window.fetch, due = new Set(), encoder = new TextEncoder(); // due: ids of events without an answer
   let asking = 0; // requests on their way, each of which makes an answer due
 
@@ -26,11 +27,16 @@
             if (msg === 'process_completed') due.delete(event_id);
             goesOn = msg === 'close_stream' && (asking > 0 || due.size > 0);
             if (!goesOn) tell(event);
+            if (msg === 'close_stream') break;
           }
         }
         page.close();
-      } catch (error) {
-        page.error(error);
+      } catch (error) { // the connection is broken: gradio tells those that wait for an answer and, without any, nobody
+        if (due.size) return page.error(error);
+        tell(END);
+        page.close();
+      } finally {
+        due.clear();
       }
     },
   });
