@@ -322,7 +322,7 @@ class Session:
         ids, name = self._known(ids), name.strip()
         if len(ids) != 1 or not name:
             raise ValueError("choose one segment and type a name for it")
-        edited = self._edited(names={**self.edits.names, **dict.fromkeys(ids, name)})
+        edited = self.name_all(dict.fromkeys(ids, name))
         edited.legend  # noqa: B018  refuses names that are not allowed
         return edited
 

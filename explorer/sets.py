@@ -96,10 +96,10 @@ class SetSession:
         """Segments without a name get the word that they show in all pictures, where an image–text model is sure."""
         given = Words.of(words)
         found = names([one.embedded for one in self.sessions], given, namers.model(), len(self.ids))
-        known = {i: name for n, i in enumerate(self.ids) if (name := found.name(n))} | self.edits.names
-        if known == self.edits.names:
+        new = {i: name for n, i in enumerate(self.ids) if i not in self.edits.names and (name := found.name(n))}
+        if not new:
             raise ValueError("no segment without a name shows one of these words for sure: try others")
-        return self._each(lambda one: one.name_all(known))
+        return self._each(lambda one: one.name_all(new))
 
     def merge(self, ids: Iterable[int]) -> "SetSession":
         return self._each(lambda one: one.merge(ids))

@@ -1,5 +1,6 @@
 """The page for everyone, in headless Chromium: contrast, names, keyboard, phone; light and dark."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import gradio as gr
@@ -56,8 +57,9 @@ class Served:
     tabs: list[str]
 
 
-@pytest.fixture(scope="module")
-def served():
+@contextmanager
+def page_of_first_example():
+    """The page on a server, at an address that asks for a preview of the first example."""
     first = examples()[0]
     link = Link(model="miniature", k=first.k, preset="preview", example=first.name, **values_of(first.settings))
     demo = app.create_demo()
@@ -65,6 +67,12 @@ def served():
     tabs = [block.label for block in demo.blocks.values() if isinstance(block, gr.Tab)]
     yield Served(f"{address}?{link.query}", tabs)
     demo.close()
+
+
+@pytest.fixture(scope="module")
+def served():
+    with page_of_first_example() as page:
+        yield page
 
 
 def opened(browser, served, scheme: str, width: int):

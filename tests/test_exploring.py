@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from conftest import at_work, quick, ready, set_slider, value_of
 from PIL import Image
-from test_accessible import AXE, AXE_SCRIPT, RULES
+from test_accessible import AXE, AXE_SCRIPT, RULES, page_of_first_example
 from test_visitors import session
 
-import app
 import emerdiff
 from emerdiff.alike import cell_at
 from emerdiff.imagetext import Map
@@ -288,12 +287,8 @@ def test_the_zip_of_a_set_has_what_the_zips_of_its_pictures_have(pair_of):
 
 @pytest.fixture(scope="module")
 def url():
-    first = examples()[0]
-    link = Link(model="miniature", k=first.k, preset="preview", example=first.name, **values_of(first.settings))
-    demo = app.create_demo()
-    _, address, _ = demo.launch(prevent_thread_lock=True, ssr_mode=False, quiet=True, **app.LOOK)
-    yield f"{address}?{link.query}"
-    demo.close()
+    with page_of_first_example() as served:
+        yield served.url
 
 
 @pytest.fixture(scope="module")
