@@ -707,10 +707,12 @@ def test_who_has_to_wait_sees_the_new_picture_and_how_many_are_ahead(page, url, 
 
 
 def test_a_full_queue_is_told_and_the_server_goes_on(browser, pictures, url):
-    with served(app.create_demo().queue(max_size=2)) as full:
+    demo = app.create_demo()
+    with served(demo) as full:
         page = browser.new_page()
         page.goto(full)
         ready(page)
+        demo._queue.max_size = 2  # as late as this, for a page that opens asks for more answers at once
         client, slow = Client(full, verbose=False), QUICK | {"modulation_timestep": 581}
         jobs = [client.submit(handle_file(str(pictures[0])), **slow, api_name="/segment") for _ in range(5)]
         while not (refused := [job.exception() for job in jobs if job.done()]):
