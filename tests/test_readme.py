@@ -12,12 +12,18 @@ import pytest
 from emerdiff import EmerDiffPipeline, Segmentation
 from emerdiff.imagetext import CLIPS
 from emerdiff.loading import REVISIONS, SMALL_AUTOENCODERS
+from emerdiff.studies.layouts import LAYOUTS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAPERS = (README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "emerdiff" / "miniature" / "README.md")
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAPERS}
-OF_A_DATASET = {"images/", "labels/"}  # that a reader brings
+OF_A_DATASET = {  # that a reader brings
+    f"{Path(pattern.format(split=split, name='')).parent.as_posix()}/"
+    for layout in LAYOUTS
+    for pattern in (layout.pictures, layout.labels)
+    for split in layout.splits
+}
 ELSEWHERE = {*REVISIONS, *CLIPS, *SMALL_AUTOENCODERS.values(), "/gradio_api/mcp/"}  # on the Hub, or an address
 
 each = pytest.mark.parametrize("path", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -23,7 +23,7 @@ from emerdiff.miniature.scenes import draw_scene
 from emerdiff.miniature.train import draw_timesteps, keep_all, load_tokenizer, main
 from emerdiff.pipeline import EmerDiffPipeline
 from emerdiff.studies import scoring
-from emerdiff.studies.datasets import VOID, Folder
+from emerdiff.studies.datasets import VOID, open_dataset
 from emerdiff.studies.scoring import Table
 
 
@@ -406,11 +406,11 @@ def test_the_probe_counts_the_pixels_of_each_cell_but_void(small, tmp_path):
         noise = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
         write_folder(tmp_path, {f"images/{name}.png": encoded(Image.fromarray(noise), "PNG")})
         write_folder(tmp_path, {f"labels/{name}.png": encoded(Image.fromarray(labels), "PNG")})
-    for picture in probe.read(small, Folder(tmp_path), small.settings()):
+    for picture in probe.read(small, open_dataset(str(tmp_path), 64), small.settings()):
         cells = picture.counts.reshape(16, 16, -1)
         assert not cells[:4].any() and (cells[4:, :8, 0] == 64).all() and (cells[4:, 8:, 1] == 64).all()
         assert cells.sum() == (labels != VOID).sum() and len(picture.embeddings) == 256
-    scores = probe.probe(small, Folder(tmp_path), small.settings(num_segments=4))
+    scores = probe.probe(small, open_dataset(str(tmp_path), 64), small.settings(num_segments=4))
     assert scores.hungarian <= scores.majority <= scores.ceiling == 1 and 0 < scores.linear <= 1
 
 

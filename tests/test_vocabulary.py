@@ -11,7 +11,7 @@ from test_command_line import QUICK, called
 from emerdiff import Segmentation, Settings
 from emerdiff.imagetext import Map
 from emerdiff.miniature.scenes import CLASSES
-from emerdiff.studies.datasets import VOID, Folder, Scenes
+from emerdiff.studies.datasets import VOID, Scenes, open_dataset
 from emerdiff.studies.vocabulary import ALONE, NAIVE, OURS, TRUE, Vocabulary, counted, named, vocabulary
 
 
@@ -37,7 +37,7 @@ def write_map(file, word: str) -> None:
 
 
 def test_classes_with_the_same_line_count_as_one(folder):
-    found = vocabulary(Folder(folder), None)
+    found = vocabulary(open_dataset(str(folder), 64), None)
     assert found.words.groups == (("sea", "water"), ("car",))
     assert found.word_of_class[:4].tolist() == [0, 1, 0, VOID] and found.word_of_class[VOID] == VOID
 
@@ -58,7 +58,7 @@ def test_drawn_scenes_have_words_of_their_own_or_those_of_a_file(tmp_path):
 def test_a_folder_without_words_says_what_it_needs(folder):
     (folder / "classes.txt").unlink()
     with pytest.raises(ValueError, match="classes.txt is missing: it needs a line for each class"):
-        vocabulary(Folder(folder), None)
+        vocabulary(open_dataset(str(folder), 64), None)
 
 
 def test_each_row_names_pixels_by_its_own_masks():

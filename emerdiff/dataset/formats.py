@@ -153,7 +153,7 @@ def _cvat(one: Labelled, classes: Sequence[str]) -> Files:
     known = one.labels != VOID
     segment = np.where(known, one.labels + np.uint8(1), 0).astype(np.uint8)
     kind = np.where(known, np.append(one.classes, np.zeros(VOID + 1 - len(one.classes), int))[one.labels] + 1, 0)
-    colours = _voc_colours(256)
+    colours = voc_colours(256)
     return {
         f"cvat/SegmentationClass/{one.stem}.png": _encoded(indexed_png(kind, colours)),
         f"cvat/SegmentationObject/{one.stem}.png": _encoded(indexed_png(segment, colours)),
@@ -161,13 +161,13 @@ def _cvat(one: Labelled, classes: Sequence[str]) -> Files:
 
 
 def _cvat_wholes(out: Path, entries: Sequence[Entry], classes: Sequence[str]) -> Wholes:
-    colours = _voc_colours(len(classes) + 1).tolist()
+    colours = voc_colours(len(classes) + 1).tolist()
     lines = [f"{name}:{r},{g},{b}::\n" for name, (r, g, b) in zip(("background", *classes), colours, strict=True)]
     yield "cvat/labelmap.txt", iter(["# label:color_rgb:parts:actions\n", *lines])
     yield "cvat/ImageSets/Segmentation/default.txt", (f"{entry.stem}\n" for entry in entries)
 
 
-def _voc_colours(count: int) -> np.ndarray:
+def voc_colours(count: int) -> np.ndarray:
     """(count, 3) uint8: Pascal VOC's colours, in which each bit of a number stands somewhere in one of the channels."""
     bits = np.arange(count)[:, None] >> np.arange(24) & 1  # (count, 24): lowest first
     return (bits.reshape(count, 8, 3) << np.arange(7, -1, -1)[:, None]).sum(1).astype(np.uint8)

@@ -113,7 +113,7 @@ def main() -> None:
         nargs="*",
         default=[SCENES],
         metavar="DATASET",
-        help=f"as for `emerdiff evaluate`: scenes, or a folder of images/ and labels/ (default: {SCENES})",
+        help=f"as for `emerdiff evaluate`: scenes, or the folder of a dataset (default: {SCENES})",
     )
     parser.add_argument("--model", default=MINIATURE, help='"miniature" (default), a Hub id or a folder')
     parser.add_argument("--num-segments", type=int, default=12, help="segments of k-means (default: %(default)s)")

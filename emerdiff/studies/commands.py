@@ -48,7 +48,7 @@ SD_SIZE = "sd-size"
 def add(commands) -> None:
     """Adds the commands to the subparsers of an `ArgumentParser`; each sets `command`, the function that runs it."""
     evaluating = commands.add_parser("evaluate", help="score EmerDiff and others on pictures with ground truth")
-    sources = "scenes:FIRST..LAST, scenes of one kind as room:FIRST..LAST, or a folder with images/ and labels/"
+    sources = "scenes:FIRST..LAST, scenes of one kind as room:FIRST..LAST, or the folder of a dataset"
     evaluating.add_argument("dataset", metavar="DATASET", help=sources)
     place = "folder for the results; an evaluation that it already holds is continued"
     evaluating.add_argument("--out", type=Path, required=True, metavar="DIR", help=place)

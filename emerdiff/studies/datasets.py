@@ -1,15 +1,17 @@
-"""Pictures with ground truth to evaluate on: drawn scenes, or a folder of your own."""
+"""Pictures with ground truth to evaluate on: drawn scenes, or a folder."""
 
 import re
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 
 from ..dataset.labelled import VOID
-from ..decoding import decode
 from ..miniature.scenes import CLASSES, KINDS, draw_scene
+from ..miniature.words import PARTS
 from ..picture import Picture, open_picture
+from .layouts import LAYOUTS, Layout, Read
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,29 @@ class Scenes:
     def classes(self) -> tuple[str, ...]:
         return CLASSES
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words to call the classes by."""
+        word_of = {part: word for word, parts in PARTS.items() for part in parts}
+        return tuple(word_of[name] for name in CLASSES)
+
     def load(self, name: str) -> tuple[Picture, np.ndarray]:
         """The picture and its labels (H, W) uint8."""
         scene = draw_scene(int(name), self.side, self.kind)
         return scene.image, scene.labels.astype(np.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Folder:
-    """A folder with `images/NAME.*` and `labels/NAME.png`, whose pixels are class numbers, or 255 for void."""
+    """A folder of pictures and labels in one of the `LAYOUTS`."""
 
     path: Path
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(sorted(file.stem for file in (self.path / "labels").glob("*.png")))
+    split: str
+    layout: Layout
+    names: tuple[str, ...]
+    read: Read
+    words: tuple[str, ...] | None
+    """The words to call the classes by, if that is known."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -51,16 +61,17 @@ class Folder:
 
     def load(self, name: str) -> tuple[Picture, np.ndarray]:
         """The picture and its labels (H, W) uint8. Raises `ValueError` if they do not fit each other."""
-        found = [file for file in (self.path / "images").glob(f"{name}.*") if file.stem == name]
+        pattern, labels_of = (
+            Path(of.format(split=self.split, name=name)) for of in (self.layout.pictures, self.layout.labels)
+        )
+        place = pattern.parent
+        found = [file for file in (self.path / place).glob(f"{escape(name)}{pattern.suffix}") if file.stem == name]
         if len(found) != 1:
-            raise ValueError(f"labels/{name}.png needs one picture of that name in images/, which has {len(found)}")
-        picture = open_picture(found[0])
-        labels = np.asarray(decode(self.path / "labels" / f"{name}.png").picture)
-        if labels.ndim != 2 or labels.dtype != np.uint8:
-            raise ValueError(f"labels/{name}.png must be an 8-bit PNG of one channel (grey or palette)")
+            raise ValueError(f"{labels_of} needs one picture of that name in {place}/, which has {len(found)}")
+        picture, labels = open_picture(found[0]), self.read(self.path / labels_of)
         if labels.shape != picture.size[::-1]:
             size, expected = ("{} x {}".format(*size) for size in (labels.shape[::-1], picture.size))
-            raise ValueError(f"labels/{name}.png is {size} pixels, but its picture is {expected}")
+            raise ValueError(f"{labels_of} is {size} pixels, but its picture is {expected}")
         return picture, labels
 
 
@@ -70,18 +81,26 @@ Dataset = Scenes | Folder
 def open_dataset(source: str, side: int) -> Dataset:
     """Opens `scenes:FIRST..LAST`, drawn at `side` by the seeds from first to last, or a folder of pictures and labels.
 
-    A kind in place of `scenes`, as in `room:FIRST..LAST`, draws scenes of that kind only. Raises `ValueError` for
-    anything else.
+    A kind in place of `scenes`, as in `room:FIRST..LAST`, draws scenes of that kind only. The folder has images/ and
+    labels/, or is that of one of the known datasets; its split may follow, as in `VOC2012:train`. Raises `ValueError`
+    for anything else.
     """
     kind, colon, seeds = source.partition(":")
     if colon and kind in ("scenes", *KINDS):
         if not (match := re.fullmatch(r"(\d+)\.\.(\d+)", seeds)) or int(match[1]) > int(match[2]):
             raise ValueError(f"scenes are given by first and last seed, as in {kind}:500000..500099, not {source!r}")
         return Scenes(range(int(match[1]), int(match[2]) + 1), side, None if kind == "scenes" else kind)
-    folder = Path(source)
-    if not (folder / "images").is_dir() or not (folder / "labels").is_dir():
-        raise ValueError(f"{source!r} is neither scenes:FIRST..LAST nor a folder that contains images/ and labels/")
-    dataset = Folder(folder)
-    if not dataset.names:
-        raise ValueError(f"there is no PNG file in {folder / 'labels'}")
-    return dataset
+    before, colon, split = source.rpartition(":")
+    for layout in LAYOUTS:
+        for path, of in ((Path(source), layout.splits[0]), (Path(before), split)):
+            if layout.fits(path, of):
+                names, (read, words) = layout.names(path, of), layout.open(path, of)
+                if not names:
+                    raise ValueError(f"there is no file {layout.labels.format(split=of, name='*')} in {path}")
+                return Folder(path, of, layout, names, read, words)
+    titles = [layout.title for layout in LAYOUTS]
+    known = f"{', '.join(titles[1:-1])} or {titles[-1]}"
+    raise ValueError(
+        f"{source!r} is neither scenes:FIRST..LAST nor a folder with {titles[0]}, or that of {known}, "
+        "which a split may follow, as in VOC2012:train"
+    )

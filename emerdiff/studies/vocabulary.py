@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image
 
 from ..batches import ROWS_PER_BATCH
-from ..miniature.words import PARTS
 from ..naming import ImageText, Words, grouped, names
 from ..pipeline import EmerDiffPipeline
 from ..segmentation import Segmentation
 from ..settings import Settings
 from . import results, scoring
-from .datasets import VOID, Dataset, Folder
+from .datasets import VOID, Dataset, Scenes
+from .layouts import PLAIN_WORDS, text_lines
 
 ALONE, NAIVE, OURS, TRUE = ROWS = ("model alone", "naive masks", "EmerDiff masks", "true masks")
 
@@ -59,27 +59,19 @@ class Vocabulary:
 
 
 def vocabulary(dataset: Dataset, file: Path | None) -> Vocabulary:
-    """From a text file with a line for each class, in order; None: a folder's `classes.txt`, or the drawn world's own.
+    """From a text file with a line for each class, in order; None: a folder's own, or the drawn world's.
 
     Raises `ValueError` if the lines are not one for each class, or none are to be had.
     """
-    if not isinstance(dataset, Folder):
-        if file is None:
-            words = {part: word for word, parts in PARTS.items() for part in parts}
-            return Vocabulary(tuple(words[name] for name in dataset.classes))
-        most = len(dataset.classes)
-    else:
-        file, most = file or dataset.path / "classes.txt", VOID
-        if not file.exists():
-            raise ValueError(
-                f"{file} is missing: it needs a line for each class, the word to call it by; or use --words"
-            )
-    lines = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    if len(lines) > most or (len(lines) < most and not isinstance(dataset, Folder)):
-        raise ValueError(f"{file} must have a line for each of {most} classes, not {len(lines)}")
-    found = Vocabulary(lines)
+    given = dataset.words if file is None else text_lines(file) if file.exists() else None
+    source, most = file or PLAIN_WORDS, len(dataset.classes)
+    if given is None:
+        raise ValueError(f"{source} is missing: it needs a line for each class, the word to call it by; or use --words")
+    if len(given) > most or (len(given) < most and isinstance(dataset, Scenes)):
+        raise ValueError(f"{source} must have a line for each of {most} classes, not {len(given)}")
+    found = Vocabulary(given)
     if len(found.words.groups) > VOID:  # checks them as well
-        raise ValueError(f"{file} has {len(found.words.groups)} words; at most {VOID} can be told apart")
+        raise ValueError(f"{source} has {len(found.words.groups)} words; at most {VOID} can be told apart")
     return found
 
 
