@@ -25,13 +25,13 @@ import emerdiff
 from emerdiff import Progress
 from emerdiff.loading import MINIATURE, best_device, fast_dtype
 from emerdiff.miniature import WEIGHTS
-from emerdiff.picture import open_picture
 
 from . import runs
 from .asking import values_of
 from .folders import ROOT
 from .pictures import Layers, rows, unnamed
-from .runs import MODELS, calibrate, find, label_of, shown
+from .runs import MODELS, calibrate, find, label_of
+from .seen import seen
 from .session import FINE, Found, Session
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -128,7 +128,7 @@ def found(example: Example) -> Found | None:
     with _reading:
         if (shared := _shared.get(file)) is None and (kept := _read(file)) is not None:
             _, preset, _ = own_run(example)
-            shared = Found(str(example.picture), shown(open_picture(example.picture)), kept, preset, 0, shared=True)
+            shared = Found(str(example.picture), seen(str(example.picture)).shown, kept, preset, 0, shared=True)
             _shared[file] = shared
     return shared
 
@@ -212,7 +212,7 @@ def _read(file: Path) -> emerdiff.Segmentation | None:
 def stored(example: Example) -> Layers:
     """What the page opens with: the result that lies beside the example's picture, at the size that is shown."""
     parts = (_lying(example, what) for what in ("labels", "naive", "coarse"))
-    return Layers(example.name, shown(open_picture(example.picture)), *parts, unnamed(example.k))
+    return Layers(example.name, seen(str(example.picture)).shown, *parts, unnamed(example.k))
 
 
 def table(example: Example) -> list[list]:

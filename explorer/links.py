@@ -3,7 +3,6 @@
 Everything in a query is checked, and none of it is used as a path.
 """
 
-import hashlib
 import json
 import re
 import threading
@@ -29,6 +28,7 @@ from .examples import examples
 from .folders import KEPT_HOURS, ROOT
 from .pictures import VIEWS
 from .runs import MODELS, SIDES, all_sides
+from .seen import key_of_pixels, seen
 from .session import FINE, Edits
 
 MOST_KEPT = 200  # pictures
@@ -179,14 +179,9 @@ def _edits(text: str) -> Edits:
     return edits
 
 
-def digest(picture: Image.Image) -> str:
-    """The key of a picture: 32 hexadecimal digits that follow from its pixels."""
-    return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).hexdigest()[:32]
-
-
 def key_of(source: str) -> str:
     """The key of the picture in a file, which it is known by from now on, for as long as the file is there."""
-    key = _known.get(source) or digest(open_picture(source))
+    key = _known.get(source) or seen(source).key
     with _knowing:
         _known.pop(source, None)
         _known[source] = key
@@ -200,7 +195,7 @@ def keep(picture: Image.Image) -> str:
 
     `ValueError` where it cannot be written.
     """
-    key = digest(picture)
+    key = key_of_pixels(picture)
     with _keeping, _explained():
         FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = _file(key)

@@ -14,7 +14,6 @@ from gradio.events import Dependency
 from emerdiff import Settings
 from emerdiff.exporting import OPACITY
 from emerdiff.filenames import safe_stem
-from emerdiff.picture import open_picture
 from emerdiff.settings import PRESETS
 
 from . import pictures, runs, uploads
@@ -22,7 +21,8 @@ from .examples import Example, change, examples, own_run, stored, table
 from .granularity import AUTOMATIC, COARSEST, FINEST, STEP
 from .guard import Detail, Kept
 from .pictures import VIEWS, Layers
-from .runs import MODELS, shown
+from .runs import MODELS
+from .seen import seen
 from .session import FINE, Session
 from .strip import Strip
 from .viewer import Viewer
@@ -163,7 +163,7 @@ class Page:
 
 def alone(image: str | Path) -> Layers:
     """A picture that is not segmented yet."""
-    return pictures.alone(safe_stem(Path(image).name), shown(open_picture(image)))
+    return pictures.alone(safe_stem(Path(image).name), seen(str(image)).shown)
 
 
 def stored_words(example: Example) -> str:

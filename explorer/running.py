@@ -12,7 +12,6 @@ import gradio as gr
 import emerdiff
 from emerdiff import Progress
 from emerdiff.batches import Results
-from emerdiff.picture import Opened, read_picture
 
 from . import gpu, pictures, runs, spaces, uploads, waiting
 from .asking import VALUES, Asked, Finding, Recomputed, applied, values_of
@@ -20,6 +19,7 @@ from .examples import awaited, example_of, examples, found, keep, own_run, own_v
 from .page import LIGHT, NETWORK, NOW, Page, alone
 from .pictures import duration
 from .runs import KNOWS, MODELS, OWN
+from .seen import Seen, seen
 from .session import Found, Gone, Session, needed
 from .visitors import Visitors
 from .waiting import FAILED, PRESS_RUN, STOPPED
@@ -255,12 +255,12 @@ def build(page: Page) -> None:
 # --- What is asked for
 
 
-def check(image: str | None, model: str, preset: str, values: dict) -> Opened:
+def check(image: str | None, model: str, preset: str, values: dict) -> Seen:
     """The picture of a run; `ValueError` for what can be refused before a model is loaded and a GPU asked for."""
     if not image:
         raise ValueError("choose a picture first: drop one in, paste one, or choose an example")
     runs.settings_of(model, preset, values)  # refuses settings that are not allowed
-    return read_picture(image)
+    return seen(image)
 
 
 def found_for(

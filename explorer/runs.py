@@ -15,13 +15,11 @@ from pathlib import Path
 import numpy as np
 from diffusers import AutoencoderTiny
 from huggingface_hub import constants
-from PIL import Image
 
 import emerdiff
 from emerdiff import EmerDiffPipeline, Progress, Reading, Segmentation
 from emerdiff.batches import MOST_ROWS, Results
 from emerdiff.loading import AUTOMATIC, CHECKPOINTS, MINIATURE, best_device
-from emerdiff.picture import open_picture
 from emerdiff.progress import part
 from emerdiff.segments import cluster
 from emerdiff.settings import PRESETS
@@ -29,6 +27,7 @@ from emerdiff.starting import LIGHT_SETTINGS, STABLE_DIFFUSION_LIGHT, Facts, Sta
 
 from . import spaces
 from .granularity import Tree
+from .seen import seen
 from .session import FINE, Found, MadeOf
 
 VERSIONS = ("Stable Diffusion 1.5", "Stable Diffusion 1.4", "Stable Diffusion 2.1 base")
@@ -43,7 +42,6 @@ KNOWS = dict.fromkeys(CHECKPOINTS, "knows photographs") | {  # by name, in a few
 }
 OWN = "chosen by this page's owner"  # of what is not among these
 KEPT = 2**28  # bytes of a reading that are kept for a visitor
-SHOWN_SIDES = (512, 1024)  # pixels: pictures are shown with a longer side between these
 
 SIDES = (256, 384, 512, 768)  # pixels: at about such a side the network may see the picture
 SLOWER = 180  # times the seconds of the miniature's row: one of Stable Diffusion's size (by benchmark, 160 to 230)
@@ -278,7 +276,7 @@ def find(
         _learn((name, preset, reading.settings.image_area), pace)
     segmentation = _noted(run.value, model, name)
     kept = reading if reading.nbytes <= KEPT and reading.x_0.device.type != "cuda" else None
-    return Found(str(source), shown(open_picture(source)), segmentation, preset, end - begin, kept)
+    return Found(str(source), seen(str(source)).shown, segmentation, preset, end - begin, kept)
 
 
 def find_together(
@@ -290,7 +288,7 @@ def find_together(
     results = yield from pipe.stream_together(sources, settings)
     tree, seconds = Tree.of(*results), time.monotonic() - begin
     return tuple(
-        Found(source, shown(open_picture(source)), _noted(result, model, name), preset, seconds, set_tree=tree)
+        Found(source, seen(str(source)).shown, _noted(result, model, name), preset, seconds, set_tree=tree)
         for source, result in zip(sources, results, strict=True)
     )
 
@@ -439,10 +437,3 @@ def calibrate(source: str | Path) -> None:
             segments = MOST_ROWS["cpu"] // (2 if settings_of(label_of(MINIATURE), preset, {}).two_sided else 1)
             for _ in find(source, label_of(MINIATURE), preset, {"num_segments": segments}, name=MINIATURE):
                 pass
-
-
-def shown(picture: Image.Image) -> Image.Image:
-    """The picture at a size that shows well."""
-    side = max(picture.size)
-    scale = min(max(side, SHOWN_SIDES[0]), SHOWN_SIDES[1]) / side
-    return picture.resize([max(1, round(s * scale)) for s in picture.size], Image.Resampling.LANCZOS)

@@ -9,7 +9,6 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import gradio as gr
 
 from emerdiff.batches import Results
-from emerdiff.picture import open_picture, read_picture
 from emerdiff.pipeline import MOST_TOGETHER
 
 from . import alike, gpu, pictures, runs, spaces, tray
@@ -25,6 +24,7 @@ from .links import Link
 from .naming import new_words
 from .page import LIGHT, NETWORK, NOW, Chosen, Page, new_granularity, new_views
 from .running import SOON, estimated, why_not
+from .seen import seen
 from .segments import choosing, editing, of_row
 from .session import FINE, Gone, has_result, needed
 from .sets import SetSession
@@ -87,7 +87,7 @@ class Picks:
     def _known(self, source: str) -> "Picks":
         if source in self.sources:
             return self
-        tile = Own(source, Path(source).stem, thumbnail_of(open_picture(source)))
+        tile = Own(source, Path(source).stem, thumbnail_of(seen(source).shown))
         return replace(self, own=(*self.own, tile))
 
     @property
@@ -214,7 +214,6 @@ def build(page: Page) -> None:
 
     def upload(picks, files):
         for source in files or []:
-            read_picture(source)  # refuses what is no picture
             picks = picks.with_upload(source)
         return picked(picks)
 

@@ -9,24 +9,23 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from emerdiff.filenames import safe_stem
-from emerdiff.picture import Opened
 
 from .folders import UPLOADS, new_folder
-from .runs import shown
+from .seen import Seen
 
 LARGEST_MEGABYTES = 30
 SHOWN = "-shown"  # gradio's keys are hexadecimal
 BY_BROWSERS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # formats that all of them show
 
 
-def presentable(upload: str, opened: Opened) -> str | None:
+def presentable(upload: str, picture: Seen) -> str | None:
     """A PNG of the picture as the network will see it; None where browsers show the upload so by themselves."""
     file = Path(upload).resolve()
-    if file.parents[1] != UPLOADS or (_browsers_show(file) and not opened.notes):
+    if file.parents[1] != UPLOADS or (_browsers_show(file) and not picture.notes):
         return None
     png = UPLOADS / f"{file.parent.name}{SHOWN}" / f"{file.name}.png"
     png.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shown(opened.picture).save(png, compress_level=1)
+    picture.shown.save(png, compress_level=1)
     return str(png)
 
 

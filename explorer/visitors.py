@@ -18,11 +18,11 @@ from weakref import WeakValueDictionary
 import psutil
 
 from emerdiff import Segmentation
-from emerdiff.picture import open_picture
 
 from .asking import Asked, Finding, Recomputed
 from .links import key_of
-from .runs import MODELS, shown
+from .runs import MODELS
+from .seen import seen
 from .session import Found, Gone, MadeOf, Session, measure
 from .sets import SetSession
 
@@ -82,7 +82,7 @@ class Visitors:
     def again(self, asked: Asked) -> Found | None:
         """What the same run has found before, also for others and of another file of the same picture."""
         result = self._again(_run(asked))
-        return result and Found(asked.source, shown(open_picture(asked.source)), result, asked.preset, 0)
+        return result and Found(asked.source, seen(asked.source).shown, result, asked.preset, 0)
 
     def exact(self, session: Session) -> Segmentation | None:
         """As `again`, the full run at the k of the session."""
