@@ -170,6 +170,13 @@ def test_a_run_goes_on_from_a_finished_pipeline_whatever_the_width_of_its_decode
             assert torch.allclose(one, other, atol=1e-3)
     for weight, shadow in zip(second.denoiser.parameters(), second.average.shadow_params, strict=True):
         assert torch.equal(weight, shadow)  # averaged from here on, not from random weights
+    for shadow in second.average.shadow_params:
+        shadow.add_(1)
+    second.export()
+    loaded = EmerDiffPipeline.from_pretrained(tmp_path / "pipeline", dtype=torch.float32)
+    for part in ("unet", "text_encoder"):  # three quarters are what it has become
+        for one, other in zip(getattr(loaded, part).parameters(), getattr(begun, part).parameters(), strict=True):
+            assert torch.allclose(one, other + 0.75, atol=2e-3)
 
 
 @pytest.mark.parametrize(("layout", "noisy"), [(True, 0.75), (False, 0.5)])

@@ -21,6 +21,7 @@ DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the me
 
 ENDS = ("conv_in", "conv_out", "patch_embedding")  # layers from and to pixels or latents
 MOMENTUM = 0.95  # of Muon, Nesterov's
+OF_START = 0.25  # share of the weights that a run started from in its result (WiSE-FT, Wortsman et al. 2022)
 
 log = logging.getLogger("emerdiff.miniature.train")
 
@@ -64,6 +65,7 @@ class Run:
         torch.manual_seed(seed)
         self.out, self.device, self.clock = out, device, Clock(device, minutes)
         self.step, self.encoded = 0, False
+        self.beginning: list[Tensor] = []  # the denoiser's weights in the pipeline to start from, if there is one
         self.tokenizer, self.no_caption = tokenizer, tokens(tokenizer, [""]).to(device)
         self.scheduler = model.new_scheduler()
         self.vae = (vae or model.new_vae()).to(device, memory_format=torch.channels_last)
@@ -113,6 +115,7 @@ class Run:
         self.unet.load_state_dict(pipeline.unet.state_dict())
         model.start_text_encoder(self.text_encoder, self.tokenizer, pipeline.text_encoder, pipeline.tokenizer)
         self.average = self.parts["average"] = self._new_average()
+        self.beginning = [weight.detach().clone() for weight in self.denoiser.parameters()]
         self.encoded = True
 
     def prompts(self, tokens: Tensor) -> Tensor:
@@ -124,9 +127,15 @@ class Run:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def export(self) -> None:
-        """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB."""
+        """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB.
+
+        `OF_START` of the weights is still what the run started from.
+        """
         self.average.store(self.denoiser.parameters())
         self.average.copy_to(self.denoiser.parameters())
+        if self.beginning:
+            for weight, first in zip(self.denoiser.parameters(), self.beginning, strict=True):
+                weight.data.lerp_(first, OF_START)
         parts = {name: copy.deepcopy(getattr(self, name)).half() for name in ("unet", "vae", "text_encoder")}
         self.average.restore(self.denoiser.parameters())
         pipeline = EmerDiffPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler)

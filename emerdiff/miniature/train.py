@@ -17,7 +17,8 @@ With `--photographs`, your own pictures replace a share of the scenes in all sta
 
 Minutes are the processor's on a CPU: on a busy machine training lasts longer, and does as much. A checkpoint is written
 every few of them; the same command resumes from it. The finished pipeline, with the averaged weights in half precision,
-is written to OUT/pipeline.
+is written to OUT/pipeline. A quarter of them is still what `--start` gave: between what a network was and what it has
+become, it is often better than at either end.
 """
 
 import logging
@@ -236,10 +237,10 @@ def train(
     tokenizer = load_tokenizer(out, start, photographs)
     begun = EmerDiffPipeline.from_pretrained(start, dtype=torch.float32) if start else None
     run = Run(out, device, minutes, tokenizer, vae=begun and begun.vae, seed=first_seed)
+    if begun:
+        run.start_from(begun)
     if resumed:
         run.resume(checkpoint)
-    elif begun:
-        run.start_from(begun)
     shapes = [((4, model.SIDE // by, model.SIDE // by), torch.float16) for by in (32, 16, 8)]
     kept = Store(sizes.latents, device, *shapes, ((model.TEXT_LENGTH,), torch.int32))
     if not run.encoded:
