@@ -26,10 +26,9 @@ sys.path.insert(0, str(HERE.parent))  # run from a clone, not installed
 import emerdiff
 from emerdiff.drawing import indexed_png, overlay, palette
 from emerdiff.miniature.scenes import CLASSES, draw_scene
-from emerdiff.picture import open_picture
 from explorer.examples import digest, photographed
 from explorer.pictures import LEVELS, interesting
-from explorer.runs import shown
+from explorer.seen import seen
 from explorer.session import FINE
 
 SIDE = 512  # pixels of the drawn scenes
@@ -77,7 +76,7 @@ def main() -> None:
 def segmented(pipe: emerdiff.EmerDiffPipeline, picture: Path, name: str, k: int) -> tuple[emerdiff.Segmentation, dict]:
     """The picture in k segments, and what is stored of it; the PNGs are written."""
     result = emerdiff.recut(pipe(picture, pipe.settings(num_segments=FINE)), k)
-    width, height = shown(open_picture(picture)).size
+    width, height = seen(str(picture)).shown.size
     labels, naive = result.labels_at((width, height)), result.naive_labels_at((width, height))
     for what, values in (("labels", labels), ("naive", naive), ("coarse", result.coarse_labels)):
         indexed_png(values, palette(k)).save(HERE / f"{name}_{what}.png", optimize=True)

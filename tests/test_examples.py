@@ -1,13 +1,13 @@
 """The examples: what is stored of each, so that the page opens at once, and photographs that may be missing."""
 
 import json
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from emerdiff.miniature.scenes import CLASSES
+from emerdiff.miniature.scenes import CLASSES, draw_scene
 from emerdiff.studies.scoring import hungarian, miou, tabulate
 from explorer import examples as store
 from explorer.examples import FOLDER, change, digest, examples, stored, table
@@ -64,3 +64,17 @@ def test_a_photograph_that_is_not_there_or_not_the_same_is_left_out(monkeypatch,
         of_it = {entry["name"] for entry in WRITTEN if "photograph" in entry}
     left = [example.name for example in store._made.__wrapped__()]
     assert left == [entry["name"] for entry in WRITTEN if entry["name"] not in of_it]
+
+
+def test_the_script_stores_what_the_method_finds(tmp_path, monkeypatch, miniature):
+    spec = spec_from_file_location("make", FOLDER / "make.py")
+    spec.loader.exec_module(make := module_from_spec(spec))
+    monkeypatch.setattr(make, "HERE", tmp_path)
+    monkeypatch.setattr(make, "FINE", 3)
+    Image.fromarray(draw_scene(5, 128).image).save(picture := tmp_path / "small.png")
+    result, entry = make.segmented(miniature, picture, "small", 2)
+    assert entry["k"] == len(entry["summary"]["segments"]) == 2 and entry["sha256"] == digest(picture)
+    for part, expected in (("labels", result.labels_at((512, 512))), ("coarse", result.coarse_labels)):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"small_{part}.png")), expected)
+    grey = np.asarray(Image.open(tmp_path / "small_change.png"))
+    np.testing.assert_allclose(grey / 255 * entry["most"], make.LEVELS * result.differences[entry["segment"]], atol=0.1)
