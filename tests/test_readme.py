@@ -19,10 +19,7 @@ README = ROOT / "README.md"
 PAPERS = (README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "emerdiff" / "miniature" / "README.md")
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAPERS}
 OF_A_DATASET = {  # that a reader brings
-    f"{Path(pattern.format(split=split, name='')).parent.as_posix()}/"
-    for layout in LAYOUTS
-    for pattern in (layout.pictures, layout.labels)
-    for split in layout.splits
+    f"{file.parent.as_posix()}/" for layout in LAYOUTS for split in layout.splits for file in layout.files(split)
 }
 ELSEWHERE = {*REVISIONS, *CLIPS, *SMALL_AUTOENCODERS.values(), "/gradio_api/mcp/"}  # on the Hub, or an address
 

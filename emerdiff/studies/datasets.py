@@ -9,7 +9,7 @@ import numpy as np
 
 from ..dataset.labelled import VOID
 from ..miniature.scenes import CLASSES, KINDS, draw_scene
-from ..miniature.words import PARTS
+from ..miniature.words import PARTS, WORD_OF_CLASS
 from ..picture import Picture, open_picture
 from .layouts import LAYOUTS, Layout, Read
 
@@ -34,8 +34,8 @@ class Scenes:
     @property
     def words(self) -> tuple[str, ...]:
         """The words to call the classes by."""
-        word_of = {part: word for word, parts in PARTS.items() for part in parts}
-        return tuple(word_of[name] for name in CLASSES)
+        every = tuple(PARTS)
+        return tuple(every[i] for i in WORD_OF_CLASS)
 
     def load(self, name: str) -> tuple[Picture, np.ndarray]:
         """The picture and its labels (H, W) uint8."""
@@ -61,9 +61,7 @@ class Folder:
 
     def load(self, name: str) -> tuple[Picture, np.ndarray]:
         """The picture and its labels (H, W) uint8. Raises `ValueError` if they do not fit each other."""
-        pattern, labels_of = (
-            Path(of.format(split=self.split, name=name)) for of in (self.layout.pictures, self.layout.labels)
-        )
+        pattern, labels_of = self.layout.files(self.split, name)
         place = pattern.parent
         found = [file for file in (self.path / place).glob(f"{escape(name)}{pattern.suffix}") if file.stem == name]
         if len(found) != 1:

@@ -41,15 +41,19 @@ class Layout:
     listed: str | None = None
     """The text file that names the pictures of a split; without it, all pictures with labels are its pictures."""
 
+    def files(self, split: str, name: str = "") -> tuple[Path, Path]:
+        """Of the picture, with * for an ending that may be any, and of its labels, below the folder."""
+        picture, labels = (Path(pattern.format(split=split, name=name)) for pattern in (self.pictures, self.labels))
+        return picture, labels
+
     def fits(self, folder: Path, split: str) -> bool:
-        places = (folder / pattern.format(split=split, name="") for pattern in (self.pictures, self.labels))
-        return split in self.splits and all(place.parent.is_dir() for place in places)
+        return split in self.splits and all((folder / file).parent.is_dir() for file in self.files(split))
 
     def names(self, folder: Path, split: str) -> tuple[str, ...]:
         if self.listed and (file := folder / self.listed.format(split=split)).exists():
             return text_lines(file)
         before, after = Path(self.labels).name.split("{name}")
-        files = (folder / self.labels.format(split=split, name="")).parent.glob(f"{before}*{after}")
+        files = (folder / self.files(split)[1]).parent.glob(f"{before}*{after}")
         return tuple(sorted(file.name.removeprefix(before).removesuffix(after) for file in files))
 
 
