@@ -174,9 +174,9 @@ def test_a_run_goes_on_from_a_finished_pipeline_whatever_the_width_of_its_decode
         shadow.add_(1)
     second.export()
     loaded = EmerDiffPipeline.from_pretrained(tmp_path / "pipeline", dtype=torch.float32)
-    for part in ("unet", "text_encoder"):  # three quarters are what it has become
+    for part in ("unet", "text_encoder"):  # half is what it has become
         for one, other in zip(getattr(loaded, part).parameters(), getattr(begun, part).parameters(), strict=True):
-            assert torch.allclose(one, other + 0.75, atol=2e-3)
+            assert torch.allclose(one, other + 0.5, atol=2e-3)
 
 
 @pytest.mark.parametrize(("layout", "noisy"), [(True, 0.75), (False, 0.5)])

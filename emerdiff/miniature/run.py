@@ -21,7 +21,7 @@ DROPPED_CAPTIONS = 0.3  # trained with the empty prompt, which is the one the me
 
 ENDS = ("conv_in", "conv_out", "patch_embedding")  # layers from and to pixels or latents
 MOMENTUM = 0.95  # of Muon, Nesterov's
-OF_START = 0.25  # share of the weights that a run started from in its result (WiSE-FT, Wortsman et al. 2022)
+OF_START = 0.5  # share of the weights that a run started from in its result (WiSE-FT, Wortsman et al. 2022)
 
 log = logging.getLogger("emerdiff.miniature.train")
 

@@ -17,7 +17,7 @@ With `--photographs`, your own pictures replace a share of the scenes in all sta
 
 Minutes are the processor's on a CPU: on a busy machine training lasts longer, and does as much. A checkpoint is written
 every few of them; the same command resumes from it. The finished pipeline, with the averaged weights in half precision,
-is written to OUT/pipeline. A quarter of them is still what `--start` gave: between what a network was and what it has
+is written to OUT/pipeline. Half of them is still what `--start` gave: between what a network was and what it has
 become, it is often better than at either end.
 """
 
