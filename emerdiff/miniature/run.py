@@ -14,6 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from ..loading import fast_dtype
 from ..pipeline import EmerDiffPipeline
 from . import model
 
@@ -71,7 +72,7 @@ class Run:
         self.vae = (vae or model.new_vae()).to(device, memory_format=torch.channels_last)
         self.unet = model.new_unet().to(device, memory_format=torch.channels_last)
         self.text_encoder = model.new_text_encoder(self.tokenizer).to(device)
-        if device.type == "cpu":  # the fused attention's backward takes two fifths of a step there
+        if fast_dtype(device) == torch.bfloat16:  # there, fused attention's backward takes two fifths of a step
             self.unet.set_attn_processor(AttnProcessor())
             self.text_encoder.set_attn_implementation("eager")
         self.denoiser = nn.ModuleList([self.unet, self.text_encoder])
@@ -123,9 +124,6 @@ class Run:
         told = torch.rand(len(tokens), 1, device=self.device) >= DROPPED_CAPTIONS
         return torch.where(told, tokens.long(), self.no_caption)
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def export(self) -> None:
         """Write OUT/pipeline: diffusers layout, averaged weights, half precision, shards under 10 MB.
 
@@ -140,6 +138,11 @@ class Run:
         self.average.restore(self.denoiser.parameters())
         pipeline = EmerDiffPipeline(**parts, tokenizer=self.tokenizer, scheduler=self.scheduler)
         pipeline.save_pretrained(self.out / "pipeline", max_shard_size="9MB")
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device has units for it; a CPU without them takes eight times as long with it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) != torch.float32)
 
 
 def save_whole(state: object, file: Path) -> None:
@@ -189,11 +192,11 @@ class LayersMuon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """(n, out, in) -> bfloat16 of that shape: nearly the closest matrices with orthonormal rows or columns.
+    """(n, out, in) -> nearly the closest matrices with orthonormal rows or columns; bfloat16 where that is fast.
 
     Five Newton–Schulz iterations with Muon's coefficients leave singular values of about 0.7 to 1.2.
     """
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if fast_dtype(matrices.device) != torch.float32 else matrices
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

@@ -37,7 +37,7 @@ from . import model
 from .options import new_parser, prepared
 from .photographs import Photographs
 from .pictures import FIRST_SEED, Store, Stream, random_crops
-from .run import Recorded, Report, Run, annealed, optimize, set_rate, tokens
+from .run import Recorded, Report, Run, annealed, mixed_precision, optimize, set_rate, tokens
 from .scenes import draw_scene
 
 PHOTOGRAPHS_SHARE = 0.65  # of the pictures, if there are photographs
@@ -95,7 +95,7 @@ def train_autoencoder(run: Run, stream: Stream, sizes: Sizes) -> Store:
     report = Report(run, "autoencoder")
 
     def learn(x: Tensor, noise: Tensor) -> Tensor:
-        with run.autocast():
+        with mixed_precision(run.device):
             y = run.vae.decoder(run.vae.encoder(x) + LATENT_NOISE * noise).float()
         loss = F.l1_loss(y, x) + F.mse_loss(y, x) + detail_loss(y, x)
         optimize([run.vae_optimizer], run.vae, loss)
@@ -122,7 +122,7 @@ def encode(run: Run, pictures: Tensor) -> list[Tensor]:
     Shapes (n, 4, H/32, W/32), (n, 4, H/16, W/16), (n, 4, H/8, W/8).
     """
     sides = [[], [], []]
-    with run.autocast():
+    with mixed_precision(run.device):
         for part in pictures.split(32):
             x = to_pixels(part.to(run.device)).contiguous(memory_format=torch.channels_last)
             for latents, shrink in zip(sides, (4, 2, 1), strict=True):
@@ -168,7 +168,7 @@ def train_denoiser(
     The learning rate has its warm-up at the share `begin`, and its end at the end of the last stage.
     """
     def learn(noisy: Tensor, t: Tensor, prompts: Tensor, velocity: Tensor) -> Tensor:
-        with run.autocast():
+        with mixed_precision(run.device):
             text = run.text_encoder(prompts).last_hidden_state
             predicted = run.unet(noisy, t, text).sample
         loss = F.mse_loss(predicted.float(), velocity)

@@ -45,7 +45,7 @@ from . import model
 from .options import new_parser, prepared
 from .photographs import Photograph, Photographs
 from .pictures import FIRST_SEED, Store, Stream
-from .run import Clock, LayersMuon, annealed, inner_weights, optimize, save_whole, set_rate
+from .run import Clock, LayersMuon, annealed, inner_weights, mixed_precision, optimize, save_whole, set_rate
 from .scenes import Scene, draw_details, draw_scene
 from .words import SYNONYMS, WORD_OF_CLASS, WORDS
 
@@ -314,7 +314,7 @@ class Training:
         shares = shares.float() @ same / same.sum(0)  # nouns with the same text share what they have
         shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-6)
         mixed, may, shares = pasted(augmented(details.permute(0, 3, 1, 2).float() / 255), shares)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             patches = patch_embeddings(self.clip, torch.cat([mixed, *windows]))  # (windows, CELLS, CELLS, d)
             phrases = F.normalize(text_embeddings(self.clip, self.tokenizer, texts), dim=-1)
         scale, nouns = self.clip.logit_scale.exp().clamp(max=50), len(self.nouns)
