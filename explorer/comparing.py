@@ -3,10 +3,12 @@
 import gradio as gr
 
 from . import pictures, viewer
+from .examples import examples
 from .granularity import AUTOMATIC, Tree
 from .page import LIGHT, Page
 from .session import has_result
 
+OTHERS = "Press Run to see other numbers of segments."
 IN_BROWSER = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 HAS = """(view) => [view === 'confidence', ['slider', 'side by side', 'masks'].includes(view)].map(
   (visible) => ({__type__: 'update', visible}))"""
@@ -21,24 +23,28 @@ def build(page: Page) -> None:
         page.opacity.render()
         page.outlines.render()
 
-    def cut(asked, session, k, **shown):
-        """k has moved. Of a run that goes on, what it has found so far follows."""
+    def cut(asked, to_run, session, k, **shown):
+        """k has moved. Of a run that goes on, what it has found so far follows; a stored result has its own k only."""
         if asked:
             asked.so_far.k = k
             if sketch := asked.so_far.layers():
                 return {page.viewer: pictures.view_of(sketch, shown["view"])}
-        return page.show(session.cut(k), **shown) if has_result(session) else gr.skip()
+        if has_result(session):
+            return page.show(session.cut(k), **shown)
+        if asked and asked.example is not None and (asked is not to_run or asked.stopped.is_set()):
+            return {page.k: examples()[asked.example].k, page.granularity: AUTOMATIC, page.status: OTHERS}
+        return gr.skip()
 
-    def cut_at(asked, session, k, granularity, **shown):
+    def cut_at(asked, to_run, session, k, granularity, **shown):
         """The granularity has moved, and k follows."""
         if asked and (sketch := asked.so_far.sketch):
             number = Tree.of(sketch).number(granularity)
         elif has_result(session):
             number = session.found.tree.number(granularity)
         else:
-            return gr.skip()
+            return cut(asked, to_run, session, k, **shown)
         stays = {page.granularity: granularity}
-        return stays if number == k else {page.k: number, **cut(asked, session, number, **shown), **stays}
+        return stays if number == k else {page.k: number, **cut(asked, to_run, session, number, **shown), **stays}
 
     def cut_automatically(**known):
         return cut_at(granularity=AUTOMATIC, **known)
@@ -49,9 +55,9 @@ def build(page: Page) -> None:
         return pictures.view_of(pictures.layers(session), view) if has_result(session) else gr.skip()
 
     session, latest = {"asked": page.asked, "session": page.session}, {"trigger_mode": "always_last", **LIGHT}
-    moved = session | {"k": page.k, **page.shown}
-    page.k.input(cut, None, page.shows, inputs_kwargs=moved, **latest)
-    grain, outputs = moved | {"granularity": page.granularity}, [page.k, *page.shows]
+    moved = session | {"to_run": page.to_run, "k": page.k, **page.shown}
+    grain, outputs = moved | {"granularity": page.granularity}, [page.k, page.status, *page.shows]
+    page.k.input(cut, None, outputs, inputs_kwargs=moved, **latest)
     page.granularity.input(cut_at, None, outputs, inputs_kwargs=grain, **latest)
     page.automatic.click(cut_automatically, None, outputs, inputs_kwargs=moved, **latest)
     page.view.input(redraw, None, page.viewer, inputs_kwargs=session | {"view": page.view}, **latest)

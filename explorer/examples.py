@@ -26,7 +26,7 @@ from emerdiff import Progress
 from emerdiff.loading import MINIATURE, best_device, fast_dtype
 from emerdiff.miniature import WEIGHTS
 
-from . import runs
+from . import gpu, runs
 from .asking import values_of
 from .folders import ROOT
 from .pictures import Layers, rows, unnamed
@@ -43,6 +43,7 @@ _reading = threading.Lock()
 _shared: WeakValueDictionary[Path, Found] = WeakValueDictionary()  # for as long as a visitor looks at it
 _begun: WeakValueDictionary[tuple[Found, int], Session] = WeakValueDictionary()
 _warming: dict[str, Progress] = {}  # how far the example is that `warm` computes, by its name
+_awaited: set[object] = set()  # a token for each visitor who waits for it
 
 
 @dataclass(frozen=True)
@@ -236,11 +237,18 @@ def warm() -> None:
         if runs.started().quick and not found(example):
             for progress in compute(example):
                 _warming[example.name] = progress
+                while gpu.busy() and not _awaited:  # visitors come first
+                    time.sleep(0.5)
             _warming.clear()
 
 
 def awaited(example: Example) -> Generator[Progress, None, None]:
     """The progress of `warm` on this example, until it is done with it."""
-    while progress := _warming.get(example.name):
-        yield progress
-        time.sleep(0.5)
+    visitor = object()
+    _awaited.add(visitor)
+    try:
+        while progress := _warming.get(example.name):
+            yield progress
+            time.sleep(0.5)
+    finally:
+        _awaited.discard(visitor)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import wraps
+from math import inf
 from typing import TypeVar
 
 import gradio as gr
@@ -63,7 +64,7 @@ def on_gpu(seconds: Callable[..., int]) -> Callable:
     def decorate(work: Callable[..., Generator[Progress, None, object]]) -> Callable:
         @wraps(work)
         def there(*args):  # what a generator returns does not come back from another process: it is yielded last
-            began = last = time.monotonic()
+            began, last = time.monotonic(), -inf
             with told(), closing(work(*args)) as run:
                 for progress in (results := Results(run)):
                     now = time.monotonic()
@@ -137,11 +138,13 @@ def _still(heard: Mapping[T, float], seconds: float) -> list[T]:
 def status(progress: Progress, plan: Plan | None = None, seconds: float = 0) -> dict:
     """For the status line: how far a run is that has taken `seconds` so far."""
     stage = progress.stage[:1].upper() + progress.stage[1:]
-    if plan is None or not progress.total or (left := left_of(plan, progress.done, seconds)) is None:
+    left = plan and left_of(plan, progress.done, seconds)
+    if progress.total <= 1 or (plan and left is None):
         return said(f"{stage} …")
-    done = plan.due(progress.done) / max(plan.due(plan.rows), 1e-9)
+    done = plan.due(progress.done) / max(plan.due(plan.rows), 1e-9) if plan else progress.done / progress.total
     quarters = int(4 * done) * 25
-    return said(f"{stage}: {done:.0%}, about {duration(left)} left", done, told=f"{stage}: {quarters}%")
+    in_words = f"{stage}: {done:.0%}" + (f", about {duration(left)} left" if plan else "")
+    return said(in_words, done, told=f"{stage}: {quarters}%")
 
 
 def left_of(plan: Plan, done: int, seconds: float) -> float | None:

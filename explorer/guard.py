@@ -104,9 +104,12 @@ class Guarded(gr.Blocks):
             said = UNWRITABLE if isinstance(error, OSError) else UNEXPECTED
             raise gr.Error(said, print_exception=False) from error
 
-    async def call_function(self, *args, **options):
+    async def call_function(self, block_fn, inputs, iterator=None, *args, **options):
         with told():
-            return await super().call_function(*args, **options)
+            called = await super().call_function(block_fn, inputs, iterator, *args, **options)
+        if iterator is None and called["iterator"] is None and inspect.isgeneratorfunction(block_fn.fn):
+            called["prediction"] = gr.skip()  # it has ended without a word; gradio would empty all that it fills
+        return called
 
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
         inputs = [_with_path(value) for value in inputs]

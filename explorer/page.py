@@ -3,6 +3,7 @@
 Events take their inputs by name (`inputs_kwargs`) and return what they fill by component.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from .waiting import FAILED, PRESS_RUN, STOPPED, Waiting
 LIGHT = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
 NETWORK = LIGHT | {"concurrency_limit": 1, "concurrency_id": "network"}  # one run at a time, for all visitors
 NOW = LIGHT | {"queue": False}
+CANCELLING = 5  # seconds after Stop in which an event that fails has been cancelled by it
 
 
 class Upload(gr.Image):
@@ -63,8 +65,12 @@ class Page:
     """The `Asked` that the visitor asked for last."""
     to_run: gr.State
     """An `Asked`: when it changes, the run begins."""
+    to_run_together: gr.State
+    """An `AskedTogether`, likewise; within its tab it would change as the page is opened, and wait in the queue."""
     to_recompute: gr.State
     """As it changes, so does a full run at k begin."""
+    stopped: gr.State
+    """When Stop was pressed last, in seconds of `time.monotonic`."""
     strip: Strip
     """Your photo, and the examples."""
     inputs: Mapping[str, Component]
@@ -125,6 +131,7 @@ class Page:
         return {
             self.session: None,
             self.made_of: None,
+            self.granularity: AUTOMATIC,
             self.evidence: "",
             self.table: [],
             self.chosen: gr.update(choices=[], value=[]),
@@ -142,8 +149,12 @@ class Page:
         return {self.viewer: pictures.view_of(alone(image), "picture")}
 
     def at_work(self, event: Dependency) -> None:
-        """Note an event of the network: its failure is said, and Stop cancels it."""
-        event.failure(lambda: FAILED, None, self.status, **NOW)
+        """Note an event of the network: its failure is said, and Stop cancels it, which is none."""
+
+        def failed(stopped):
+            return gr.skip() if time.monotonic() - stopped < CANCELLING else FAILED
+
+        event.failure(failed, self.stopped, self.status, **NOW)
         self.work.append(event)
 
     def finish(self) -> None:
@@ -151,14 +162,16 @@ class Page:
 
         def stop(asked, session):
             """A run is not cancelled but ends at its next step: gradio loses what is asked for while it cancels."""
+            now = {self.stopped: time.monotonic()}
             if asked and not asked.ended.is_set():
                 asked.stopped.set()
                 if asked.begun.is_set():
-                    return {self.status: "Stopping …"}
-            return {self.status: STOPPED} | ({} if session else {self.words: PRESS_RUN})
+                    return {**now, self.status: "Stopping …"}
+            has_words = session or (asked and asked.example is not None)  # those of an example's stored result
+            return {**now, self.status: STOPPED} | ({} if has_words else {self.words: PRESS_RUN})
 
         known = [self.asked, self.session]
-        self.status.stop(stop, known, [self.status, self.words], cancels=self.work, **NOW)
+        self.status.stop(stop, known, [self.stopped, self.status, self.words], cancels=self.work, **NOW)
 
 
 def alone(image: str | Path) -> Layers:
@@ -204,7 +217,9 @@ def new_page(demo: gr.Blocks, first: Example) -> Page:
         made_of=gr.State(),
         asked=gr.State(),
         to_run=gr.State(),
+        to_run_together=gr.State(),
         to_recompute=gr.State(),
+        stopped=gr.State(0),
         strip=Strip(examples(), examples().index(first), elem_id="strip", render=False),
         inputs={
             "image": Upload(

@@ -16,6 +16,7 @@ from emerdiff.batches import Results
 from . import gpu, pictures, runs, spaces, uploads, waiting
 from .asking import VALUES, Asked, Finding, Recomputed, applied, values_of
 from .examples import awaited, example_of, examples, found, keep, own_run, own_values
+from .opening import unfinished
 from .page import LIGHT, NETWORK, NOW, Page, alone
 from .pictures import duration
 from .runs import KNOWS, MODELS, OWN
@@ -137,7 +138,7 @@ def build(page: Page) -> None:
     def apply(finding, session, asked, k, **shown):
         nothing = {to_apply: None}
         if finding is None and asked and asked.stopped.is_set():
-            return nothing | left(session, k, shown, STOPPED)
+            return nothing | left(asked, session, k, shown, STOPPED)
         if finding is None or (new := applied(finding, session, asked, k)) is None:
             return nothing
         if isinstance(finding, Recomputed) or finding.is_whole:
@@ -152,16 +153,19 @@ def build(page: Page) -> None:
             changes[status] = f"The result for k = {number} is ready: set k to {number} to see it."
         return changes
 
-    def left(session, k, shown, said):
-        """What is there when a run has found nothing: the last result of this picture, or the picture alone."""
+    def left(asked, session, k, shown, said):
+        """What is there when a run has found nothing: the last result of this picture, or what it began with."""
         if isinstance(session, Session):
             return {status: said, **page.show(session.cut(min(k, session.found.tree.most)), **shown)}
-        return {status: said, page.words: PRESS_RUN}
+        if asked is None or asked.example is None:
+            return {status: said, page.words: PRESS_RUN}
+        example = examples()[asked.example]
+        return {status: said, page.k: example.k, **unfinished(page, example, asked.source, shown["view"])}
 
     def failed(asked, session, k, **shown):
         if asked and asked.waits:  # it was refused, as too many wait
             asked.stopped.set()
-        return left(session, k, shown, FAILED)
+        return left(asked, session, k, shown, FAILED)
 
     def reset(image, model):
         """What suits the picture and the model, with the sides that the model can see."""
@@ -238,7 +242,7 @@ def build(page: Page) -> None:
         )
         applying.then(**buttons)
         failing = event.failure(
-            failed, None, [status, *page.shows], inputs_kwargs={"asked": page.asked, **shows}, **NOW
+            failed, None, [status, page.k, *page.shows], inputs_kwargs={"asked": page.asked, **shows}, **NOW
         )
         failing.then(**buttons)
     page.at_work(recomputing)

@@ -97,7 +97,7 @@ class Picks:
 
 
 def build(page: Page) -> None:
-    inputs, status = page.inputs, page.status
+    inputs, status, to_run = page.inputs, page.status, page.to_run_together
 
     def show(session, view, spot, **before):
         """A set in all that `shows` it; `chosen`, if given, as in `Page.show`."""
@@ -121,7 +121,7 @@ def build(page: Page) -> None:
 
     with gr.Tab("Together", id=GROUP) as tab:
         state, kept, spot = gr.State(Picks()), Kept(None, kind=GROUP), gr.State()  # the last is a `Spot`
-        to_run, to_apply = gr.State(), gr.State(time_to_live=600)  # an `AskedTogether`; seconds, if its visitor left
+        to_apply = gr.State(time_to_live=600)  # a `FindingTogether`; seconds, where its visitor has left
         gr.Markdown(SAID)
         tiles = Tray(examples(), elem_id="tray")
         with gr.Row():
@@ -176,8 +176,6 @@ def build(page: Page) -> None:
             place = f"Picture {progress.picture + 1} of {len(to_run.sources)}"
             return {status: said | {"text": f"{place}: {said['text']}"}}
 
-        if to_run is None:  # of a page that has just been loaded
-            return
         with closing(gpu.watched(gpu.find_together(to_run), tell)) as work:
             for told in (result := Results(work)):
                 if to_run.dropped.is_set():

@@ -17,6 +17,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
 from PIL import Image
+from playwright.sync_api import expect
 
 import app
 import emerdiff
@@ -557,6 +558,21 @@ def test_a_stopped_run_keeps_its_sketch_which_k_cuts_and_says_so(page):
     page.locator("#hint").get_by_text("A run takes about").wait_for()
 
 
+def test_an_example_that_is_stopped_shows_what_is_stored_and_says_how_to_see_more(page, monkeypatch, tmp_path):
+    ready(page)
+    monkeypatch.setattr(example_store, "CACHE", tmp_path)  # where its own result is not
+    example, k = examples()[2], page.get_by_label("number input for Segments (k)")
+    page.locator("#strip").get_by_role("radio").nth(2).click()
+    at_work(page).wait_for(timeout=60_000)
+    page.get_by_role("button", name="Stop").click()
+    says(page, "Stopped.", timeout=20_000)
+    page.locator("#summary").get_by_text(f"{example.k} segments").wait_for()
+    assert page.locator("#viewer canvas").count() == 2 and k.input_value() == str(example.k)
+    set_slider(page, "Segments (k)", example.k + 3)
+    says(page, "Press Run to see other numbers of segments.")
+    expect(k).to_have_value(str(example.k))
+
+
 def test_a_checkpoint_is_loaded_in_the_open_and_stop_does_not_wait_for_it(page, monkeypatch):
     end = Event()
 
@@ -699,6 +715,9 @@ def test_who_has_to_wait_sees_the_new_picture_and_how_many_are_ahead(page, url, 
     assert not row(page, "Segment 1").is_visible()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Press Run to segment this picture").wait_for()
+    says(page, "Stopped.")
+    page.wait_for_timeout(500)
+    says(page, "Stopped.", timeout=1000)  # what Stop has cancelled has not failed
     page.get_by_role("button", name="Run", exact=True).click()
     says(page, "Waiting, 1 ahead", timeout=10_000)
     other.cancel()

@@ -3,6 +3,7 @@
 The server is started from a folder that is not the page's.
 """
 
+import asyncio
 import inspect
 import json
 import re
@@ -13,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import shows
+from gradio.state_holder import SessionState
 from PIL import Image
 from test_app import QUICK, served
 
@@ -336,3 +338,13 @@ def test_in_a_browser_examples_open_and_an_error_of_any_event_is_seen(browser, u
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text(guard.UNEXPECTED).wait_for(timeout=30_000)
     page.close()
+
+
+def test_what_ends_without_a_word_leaves_all_as_it_is():
+    def nothing():
+        yield from ()
+
+    with guard.Guarded() as demo:
+        gr.Button().click(nothing, None, [gr.Textbox("here"), gr.Textbox("there")])
+    answer = asyncio.run(demo.process_api(0, [], SessionState(demo), session_hash="visitor"))
+    assert answer["data"] == 2 * [gr.skip()]
