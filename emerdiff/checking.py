@@ -1,5 +1,7 @@
 """Checks that the parts of a pipeline fit together, before any picture is opened."""
 
+import inspect
+import json
 import math
 from collections.abc import Mapping
 
@@ -63,6 +65,30 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, name
             f"its tokenizer{name} does not number its tokens from 0 to {known - 1}: is its vocabulary damaged?"
         )
     empty_prompt(tokenizer, encoder, name)
+    pieces = _pieces(tokenizer)
+    for what in ("bos_token", "eos_token"):
+        if (token := getattr(tokenizer, what)) in pieces:
+            raise ValueError(f"its tokenizer{name}'s {what}, {token!r}, is a piece of words: text would be cut there")
+
+
+def _pieces(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The tokens that words are spelled with: characters, and what the merges make of them."""
+    spelling = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merged = {"".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in spelling.get("merges", ())}
+    suffix = spelling.get("end_of_word_suffix") or ""
+    return merged | {token for token in spelling["vocab"] if len(token.removesuffix(suffix)) == 1}
+
+
+def check_switches(config: Mapping[str, object], kind: type, whose: str) -> None:
+    """Refuses a configuration in which what is on or off has another value: Python takes "no" for on.
+
+    None stands for a default, and a list holds a switch for each level.
+    """
+    for parameter in inspect.signature(kind.__init__).parameters.values():
+        value = config.get(parameter.name)
+        switches = value if isinstance(value, list) else [value]
+        if isinstance(parameter.default, bool) and not all(isinstance(one, bool | None) for one in switches):
+            raise ValueError(f"{whose} {parameter.name} must be true or false, not {value!r}")
 
 
 def check_latents(vae: AutoencoderKL | AutoencoderTiny, channels: int) -> None:

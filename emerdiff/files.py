@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from .checking import check_switches
 from .errors import in_a_line
 from .formats import GIT_LFS_POINTER
 from .quiet import quiet
@@ -74,6 +75,7 @@ def read_scheduler(folder: Path, kind: type) -> SchedulerMixin:
         raise ValueError(f"its scheduler is a {name}, which diffusers {diffusers.__version__} does not have")
     if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
         raise ValueError(f"its num_train_timesteps must be a whole number from 1 to {MOST_TIMESTEPS}, not {steps!r}")
+    check_switches(config, kind, "its scheduler's")
     with explained(f"its scheduler, {name}, cannot be made from its scheduler_config.json"):
         scheduler = kind.from_config(config)
     if hasattr(scheduler, "alphas_cumprod") and not (config.get("beta_schedule") or config.get("trained_betas")):

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from .checking import check_latents, try_out
+from .checking import check_latents, check_switches, try_out
 from .errors import in_a_line, is_out_of_memory
 from .files import (
     check_network,
@@ -300,6 +300,7 @@ def _open(folder: Path) -> _Checkpoint:
     small = {"scheduler": read_scheduler(folder / "scheduler", kinds["scheduler"])}
     small |= {part: read_tokenizer(folder / part, kinds[part]) for part in tokenizers}
     settings = {name: index[name] for name in ("defaults", "force_zeros_for_empty_prompt") if name in index}
+    check_switches(index, EmerDiffPipeline, "its")
     return _Checkpoint(folder, kinds, small, settings)
 
 
@@ -335,6 +336,7 @@ def _try_out(checkpoint: _Checkpoint) -> EmerDiffPipeline:
             check_conditioning(config)
         if config.get("quantization_config"):
             raise ValueError(f"its {part} is quantised; EmerDiff needs floating-point weights")
+        check_switches(config, kind, f"its {part}'s")
         with explained(f"its {part} cannot be made from its config.json"), quiet(), torch.device("meta"):
             if part.startswith("text_encoder"):
                 return kind(kind.config_class.from_pretrained(folder, local_files_only=True)).eval()

@@ -403,6 +403,8 @@ class EmerDiffPipeline(DiffusionPipeline):
             first=first,
             rows=rows,
         )
+        if not np.isfinite(features).all():
+            raise ValueError("the model computes features that are not finite: it is damaged, or needs dtype float32")
         return features.reshape(*seen.grid, -1)
 
     def _replay(self, reading: Reading, offsets: Tensor) -> Generator[int, None, Tensor]:

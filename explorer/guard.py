@@ -104,6 +104,10 @@ class Guarded(gr.Blocks):
             said = UNWRITABLE if isinstance(error, OSError) else UNEXPECTED
             raise gr.Error(said, print_exception=False) from error
 
+    def validate_inputs(self, block_fn, inputs):
+        if len(inputs) < (due := len(block_fn.inputs)):
+            raise gr.Error(f"{due} values are needed, not {len(inputs)}", print_exception=False)
+
     async def call_function(self, block_fn, inputs, iterator=None, *args, **options):
         with told():
             called = await super().call_function(block_fn, inputs, iterator, *args, **options)

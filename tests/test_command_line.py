@@ -527,11 +527,12 @@ def test_rules_for_the_number_of_segments_are_told_with_their_best_parameter(cap
 def test_an_evaluation_may_give_each_picture_its_own_number_of_segments(capsys, short, tmp_path):
     automatic = ["--num-segments", "auto", "--merge-height", 1.3, "--image-area", 64 * 64]
     model = ["--methods", "EmerDiff", "bilinear", "--model", short, "--device", "cpu", "--dtype", "float32"]
-    status, out, _ = called(capsys, "evaluate", "scenes:1..3", "--out", tmp_path, *automatic, *model)
-    lines = [json.loads(line) for line in (tmp_path / "lines-0.jsonl").read_text().splitlines()]
+    results = tmp_path / "results"
+    status, out, _ = called(capsys, "evaluate", "scenes:1..3", "--out", results, *automatic, *model)
+    lines = [json.loads(line) for line in (results / "lines-0.jsonl").read_text().splitlines()]
     numbers = [line["EmerDiff"]["segments"] for line in lines]
     assert status == 0 and "num_segments='auto'" in out and len(set(numbers)) > 1, numbers
-    assert strict((tmp_path / "evaluation.json").read_text())["settings"]["num_segments"] == "auto"
+    assert strict((results / "evaluation.json").read_text())["settings"]["num_segments"] == "auto"
 
 
 @pytest.mark.parametrize("command", ["sweep", "ablate", "pairs", "benchmark"])

@@ -296,6 +296,13 @@ def test_a_folder_belongs_to_one_evaluation(tmp_path):
         claim(tmp_path, evaluation(settings=quick(seed=1), methods=("EmerDiff",)))
 
 
+def test_a_folder_with_files_from_elsewhere_is_no_place_for_an_evaluation(tmp_path):
+    (tmp_path / "summary.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds files from elsewhere, as summary\.md: choose a new folder"):
+        claim(tmp_path, evaluation())
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.md"]
+
+
 @pytest.mark.parametrize(
     "methods, expected",
     [

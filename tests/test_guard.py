@@ -236,8 +236,9 @@ def test_no_event_of_the_page_fails_without_a_word_whatever_it_is_sent(url, demo
 
 
 def test_too_few_values_get_a_sentence(url):
-    done, error = asked(url, "segment", HERE)
-    assert not done and error
+    for given in ([], [HERE]):
+        done, error = asked(url, "segment", *given)
+        assert not done and re.fullmatch(rf"\d+ values are needed, not {len(given)}", error)
 
 
 # --- Errors

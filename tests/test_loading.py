@@ -414,6 +414,10 @@ VOCABULARY = "its tokenizer has {} tokens, but its text_encoder 281: vocab.json 
         (lambda folder: (folder / "tokenizer.json").write_text(""), "its tokenizer/tokenizer.json is empty"),
         (lambda folder: edit_json(folder / "tokenizer_config.json", bos_token="<s>"), VOCABULARY.format(282)),
         (lambda folder: edit_json(folder / "tokenizer_config.json", bos_token=None), "has no bos_token"),
+        (
+            lambda folder: edit_json(folder / "tokenizer_config.json", bos_token="a</w>"),
+            "its tokenizer's bos_token, 'a</w>', is a piece of words",
+        ),
         (lambda folder: edit_json(folder / "tokenizer_config.json", pad_token=None), "has no padding token"),
         (lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=1), "must be from 2 tokens"),
         (lambda folder: (old_layout(folder), (folder / "merges.txt").unlink()), "cannot be made from its files"),
@@ -427,7 +431,7 @@ VOCABULARY = "its tokenizer has {} tokens, but its text_encoder 281: vocab.json 
             "its tokenizer does not number its tokens from 0 to 280",
         ),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_tokenizer_that_is_not_the_text_encoders_is_refused(copy, spoil, expected):
     spoil(copy / "tokenizer")
@@ -498,6 +502,10 @@ def test_conditioning_on_more_than_a_prompt_is_refused_by_its_name_before_weight
         ("unet", {"in_channels": "4"}, "its unet cannot be made from its config.json (TypeError: "),
         ("unet", {"norm_num_groups": 0}, "its unet cannot be made from its config.json (ZeroDivisionError: "),
         ("unet", {"freq_shift": "0"}, "its parts do not work together (TypeError: "),
+        ("unet", {"center_input_sample": "yes"}, "its unet's center_input_sample must be true or false, not 'yes'"),
+        ("unet", {"flip_sin_to_cos": "no"}, "its unet's flip_sin_to_cos must be true or false, not 'no'"),
+        ("vae", {"force_upcast": 2}, "its vae's force_upcast must be true or false, not 2"),
+        ("scheduler", {"skip_prk_steps": "x"}, "its scheduler's skip_prk_steps must be true or false, not 'x'"),
         ("unet", {"conv_in_kernel": 4}, "its parts do not work together ("),
         ("unet", {"conv_out_kernel": 4}, "its parts do not work together (its unet's prediction has shape "),
         ("unet", {"sample_size": "32"}, "must be a whole number, not '32'"),
@@ -516,8 +524,13 @@ def test_conditioning_on_more_than_a_prompt_is_refused_by_its_name_before_weight
     ids=str,
 )  # fmt: skip
 def test_a_configuration_that_cannot_work_is_refused(copy, part, changes, expected):
-    edit_json(copy / part / "config.json", **changes)
+    edit_json(copy / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **changes)
     assert expected in reason(copy)
+
+
+def test_whether_the_empty_prompt_is_zeros_is_true_or_false(copy):
+    edit_json(copy / "model_index.json", force_zeros_for_empty_prompt="yes")
+    assert "its force_zeros_for_empty_prompt must be true or false, not 'yes'" in reason(copy)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,12 @@ def test_arrays_of_another_kind_are_refused_with_their_shape_and_type(array):
 
 
 FOREIGN = [
+    (b"PF\n8 8\n-1.0\n", "is a PFM picture in colour, which cannot be read here: save it as JPEG or PNG"),
+    (b"\x0a\5\1\x08", "is a PCX picture, which"),
+    (b"\0\1\0\0\x11\xaf", "is an FLI animation, which"),
+    (b"CWS\x0a", "is a Flash file, not a picture"),
+    (b"PAR1", "is a Parquet file, not a picture"),
+    (b"glTF\2", "is a three-dimensional model, not a picture"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "is a JPEG XL picture, which cannot be read here: save it as JPEG or PNG"),
     (b"\xff\x0a\0\0", "is a JPEG XL picture, which"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "is a JPEG 2000 picture, which"),

@@ -174,7 +174,7 @@ def test_what_a_student_lacks_is_said(capsys, run, drawn, tmp_path, monkeypatch)
         (bare, [], "classes.txt is missing: it needs a line for each class"),
         ("nowhere", [], "'nowhere' is neither scenes:FIRST..LAST nor a folder"),
     ):
-        status = main(["student", str(source), "--test", "scenes:1..1", "--out", str(tmp_path), *options])
+        status = main(["student", str(source), "--test", "scenes:1..1", "--out", str(tmp_path / "out"), *options])
         assert status == 1 and said in capsys.readouterr().err
     assert main(["draw", str(drawn), "--out", str(tmp_path)]) == 1
     assert "only scenes can be drawn" in capsys.readouterr().err

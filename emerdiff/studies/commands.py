@@ -41,8 +41,11 @@ from . import sweep as sweeps
 from . import vocabulary as vocabularies
 from .competitors import METHODS
 from .datasets import VOID, Scenes, open_dataset
+from .layouts import PLAIN_WORDS
+from .results import check_own
 
 SD_SIZE = "sd-size"
+STUDENTS = "students.json"
 
 
 def add(commands) -> None:
@@ -161,9 +164,14 @@ def draw(options: argparse.Namespace) -> int:
     scenes = open_dataset(options.dataset, students.DRAWN)
     if not isinstance(scenes, Scenes):
         raise ValueError(f"only scenes can be drawn, as scenes:900000..900999, not {options.dataset!r}")
+    open_folder(options.out)
+    check_own(options.out, PLAIN_WORDS)
+    listed, classes = options.out / PLAIN_WORDS, "\n".join(vocabularies.vocabulary(scenes, None).lines) + "\n"
+    if listed.exists() and listed.read_text() != classes:
+        raise ValueError(f"{listed} has other classes than drawn scenes: choose a new folder")
     for kind in ("images", "labels"):
         open_folder(options.out / kind)
-    (options.out / "classes.txt").write_text("\n".join(vocabularies.vocabulary(scenes, None).lines) + "\n")
+    listed.write_text(classes)
     for name in tqdm(scenes.names, unit="scene", leave=False, disable=None):
         for kind, pixels in zip(("images", "labels"), scenes.load(name), strict=True):
             Image.fromarray(pixels).save(options.out / kind / f"{name}.png")
@@ -173,10 +181,12 @@ def draw(options: argparse.Namespace) -> int:
 def student(options: argparse.Namespace) -> int:
     """Trains a student for each seed, and writes them, their scores, and the mean and spread of these."""
     test = _worded(options.test, options.words)
-    lessons = _lessons(options, test)
     open_folder(options.out)
+    check_own(options.out, STUDENTS)
+    lessons = _lessons(options, test)
     names = ("source", "masks", "concepts", "name_model", "test", "steps")
     told = {name: getattr(options, name) for name in names} | {"lessons": len(lessons)}
+    _write_json(options.out / STUDENTS, told)
     grades, device = [], torch.device(options.device or best_device())
     for seed in options.seeds:
         learner, begin = students.new_student(test.words.names, seed).to(device), time.perf_counter()
@@ -187,7 +197,7 @@ def student(options: argparse.Namespace) -> int:
         grades.append(students.grade(learner, test, seed=seed, seconds=seconds))
         with quiet():
             learner.save_pretrained(options.out / f"seed-{seed}")
-        _write_json(options.out / "students.json", told | students.summary(grades))
+        _write_json(options.out / STUDENTS, told | students.summary(grades))
     result = students.summary(grades)
     for score in ("miou", "boundary_f", "accuracy"):
         say(f"{score:12}{100 * result['mean'][score]:6.1f} ± {100 * result['spread'][score]:.1f}")

@@ -13,9 +13,20 @@ Task = tuple[dict, Callable[[], dict]]
 """How a line begins, which names the picture, and the work that gives the rest."""
 
 
+def check_own(out: Path, mark: str) -> None:
+    """`ValueError` if the folder `out` holds files, but not the one that tells that they are of the same command."""
+    strange = sorted(path.name for path in out.iterdir() if path.name[:1] != ".")
+    if strange and mark not in strange:
+        raise ValueError(f"{out} holds files from elsewhere, as {strange[0]}: choose a new folder")
+
+
 def claim(out: Path, evaluation: Mapping) -> None:
-    """Makes `out` the folder of an evaluation, which values for JSON describe. `ValueError` if it holds another one."""
+    """Makes `out` the folder of an evaluation, which values for JSON describe.
+
+    `ValueError` if it holds another one, or files from elsewhere.
+    """
     described, file = json.loads(json.dumps(evaluation)), out / "evaluation.json"
+    check_own(out, file.name)
     if file.exists() and (found := json.loads(file.read_text())) != described:
         changed = ", ".join(key for key in described if found.get(key) != described[key])
         raise ValueError(f"{out} holds an evaluation with other {changed}: choose another folder")
