@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -347,5 +348,7 @@ def test_what_ends_without_a_word_leaves_all_as_it_is():
 
     with guard.Guarded() as demo:
         gr.Button().click(nothing, None, [gr.Textbox("here"), gr.Textbox("there")])
-    answer = asyncio.run(demo.process_api(0, [], SessionState(demo), session_hash="visitor"))
+    event = demo.process_api(0, [], SessionState(demo), session_hash="visitor")
+    with ThreadPoolExecutor(1) as thread:  # the browser of other tests has a loop running in this one
+        answer = thread.submit(asyncio.run, event).result()
     assert answer["data"] == 2 * [gr.skip()]
