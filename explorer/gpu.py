@@ -138,13 +138,15 @@ def _still(heard: Mapping[T, float], seconds: float) -> list[T]:
 def status(progress: Progress, plan: Plan | None = None, seconds: float = 0) -> dict:
     """For the status line: how far a run is that has taken `seconds` so far."""
     stage = progress.stage[:1].upper() + progress.stage[1:]
-    left = plan and left_of(plan, progress.done, seconds)
-    if progress.total <= 1 or (plan and left is None):
+    done, rest = None, ""
+    if progress.total > 1 and plan is None:
+        done = progress.done / progress.total
+    elif progress.total > 1 and (left := left_of(plan, progress.done, seconds)) is not None:
+        done, rest = plan.due(progress.done) / max(plan.due(plan.rows), 1e-9), f", about {duration(left)} left"
+    if done is None:
         return said(f"{stage} …")
-    done = plan.due(progress.done) / max(plan.due(plan.rows), 1e-9) if plan else progress.done / progress.total
     quarters = int(4 * done) * 25
-    in_words = f"{stage}: {done:.0%}" + (f", about {duration(left)} left" if plan else "")
-    return said(in_words, done, told=f"{stage}: {quarters}%")
+    return said(f"{stage}: {done:.0%}{rest}", done, told=f"{stage}: {quarters}%")
 
 
 def left_of(plan: Plan, done: int, seconds: float) -> float | None:

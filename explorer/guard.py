@@ -105,7 +105,8 @@ class Guarded(gr.Blocks):
             raise gr.Error(said, print_exception=False) from error
 
     def validate_inputs(self, block_fn, inputs):
-        if len(inputs) < (due := len(block_fn.inputs)):
+        if len(inputs) < len(block_fn.inputs):
+            due = sum(not block.stateful for block in block_fn.inputs)  # states are not for clients to send
             raise gr.Error(f"{due} values are needed, not {len(inputs)}", print_exception=False)
 
     async def call_function(self, block_fn, inputs, iterator=None, *args, **options):

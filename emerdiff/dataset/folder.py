@@ -39,7 +39,7 @@ def claim(out: Path, run: Mapping) -> None:
     """
     described = json.loads(json.dumps(run))
     if not (out / RUN).exists():
-        if strange := sorted(path.name for path in out.iterdir() if path.name[:1] != "."):
+        if strange := visible(out):
             raise ValueError(f"{out} holds files that are not of such a run, as {strange[0]}: choose a new folder")
         for kind in (DONE, FAILED, PARTS):
             (out / kind).mkdir(parents=True, exist_ok=True)
@@ -47,6 +47,11 @@ def claim(out: Path, run: Mapping) -> None:
     found = _read(out / RUN)
     if other := _differing(found, described):
         raise ValueError(f"{out} holds a run with {', '.join(other)}: choose another folder, or run with the same")
+
+
+def visible(out: Path) -> list[str]:
+    """The names in a folder in their order, without those that begin with a dot."""
+    return sorted(path.name for path in out.iterdir() if path.name[:1] != ".")
 
 
 def _differing(found: Mapping, described: Mapping) -> list[str]:

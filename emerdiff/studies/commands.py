@@ -186,7 +186,6 @@ def student(options: argparse.Namespace) -> int:
     lessons = _lessons(options, test)
     names = ("source", "masks", "concepts", "name_model", "test", "steps")
     told = {name: getattr(options, name) for name in names} | {"lessons": len(lessons)}
-    _write_json(options.out / STUDENTS, told)
     grades, device = [], torch.device(options.device or best_device())
     for seed in options.seeds:
         learner, begin = students.new_student(test.words.names, seed).to(device), time.perf_counter()

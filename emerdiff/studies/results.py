@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..dataset.folder import visible
 from ..errors import in_a_line
 
 Task = tuple[dict, Callable[[], dict]]
@@ -15,9 +16,9 @@ Task = tuple[dict, Callable[[], dict]]
 
 def check_own(out: Path, mark: str) -> None:
     """`ValueError` if the folder `out` holds files, but not the one that tells that they are of the same command."""
-    strange = sorted(path.name for path in out.iterdir() if path.name[:1] != ".")
-    if strange and mark not in strange:
-        raise ValueError(f"{out} holds files from elsewhere, as {strange[0]}: choose a new folder")
+    found = visible(out)
+    if found and mark not in found:
+        raise ValueError(f"{out} holds files from elsewhere, as {found[0]}: choose a new folder")
 
 
 def claim(out: Path, evaluation: Mapping) -> None:
