@@ -316,7 +316,7 @@ class Session:
             raise ValueError("choose at least two segments to merge")
         if len(self.ids) - len(ids) < 1:
             raise ValueError("at least two segments must be left")
-        return self._edited(merged=(*self.edits.merged, ids))
+        return self._merged(ids)
 
     def rename(self, ids: Iterable[int], name: str) -> "Session":
         ids, name = self._known(ids), name.strip()
@@ -335,14 +335,12 @@ class Session:
         return self._edited(words=str(Words.of(words)) if words.strip() else "")
 
     def merge_namesakes(self) -> "Session":
-        """Segments of one name become one, under all names at once; a name that the visitor gave stays."""
+        """Segments of one name become one, under all names at once."""
         if not self.namesakes:
             raise ValueError("no two segments have the same name: name the segments first, or use other words")
         if len(self.ids) - sum(len(ids) - 1 for ids in self.namesakes) < 2:
             raise ValueError("at least two segments must be left, but all of them have the same name")
-        names = self.edits.names
-        own = {min(ids): names[min(i for i in ids if i in names)] for ids in self.namesakes if ids & names.keys()}
-        return self._edited(merged=(*self.edits.merged, *self.namesakes), names={**names, **own})
+        return self._merged(*self.namesakes)
 
     def hide(self, ids: Iterable[int]) -> "Session":
         """Hide the segments, or show them again if all of them are hidden."""
@@ -355,6 +353,12 @@ class Session:
         if not self.before:
             raise ValueError("there is nothing to undo")
         return replace(self, edits=self.before[-1], before=self.before[:-1])
+
+    def _merged(self, *groups: frozenset[int]) -> "Session":
+        """With each of the groups as one segment, under the first name that the visitor gave to one of its segments."""
+        names = self.edits.names
+        kept = {min(ids): names[min(ids & names.keys())] for ids in groups if ids & names.keys()}
+        return self._edited(merged=(*self.edits.merged, *groups), names={**names, **kept})
 
     def _known(self, ids: Iterable[int]) -> frozenset[int]:
         return frozenset(ids) & frozenset(self.ids)

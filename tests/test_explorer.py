@@ -190,6 +190,15 @@ def test_two_segments_at_least_are_left_also_when_k_moves(session):
     same(two.cut(2).cut(K).segmentation, two.segmentation)
 
 
+def test_a_merged_segment_keeps_the_name_that_one_of_its_segments_has(session):
+    named = session.rename([5], "boat")
+    assert named.merge([2, 5]).name(2) == "boat" and named.merge([5, 6]).name(5) == "boat"
+    both = named.rename([6], "sail").merge([2, 5, 6])
+    assert both.name(2) == "boat" and both.rename([2], "ship").name(2) == "ship"
+    assert both.undo().name(2) == "Segment 2" and both.undo().name(6) == "sail"
+    assert named.merge([2, 3]).name(2) == "Segment 2"
+
+
 @pytest.mark.parametrize("ids", [[], [3], [3, 3], [3, 99], [98, 99]])
 def test_a_merge_needs_two_segments_that_are_there(session, ids):
     before = state(session)
