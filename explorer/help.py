@@ -24,6 +24,8 @@ miniature (15 with Stable Diffusion), and *preview* makes 3. Both perturb in one
 decodes in half precision. Their masks are rougher.
 
 **Detail** is the side, in pixels, at which the network sees the picture. More gives finer outlines and takes longer.
+For a photograph with the miniature, 384 px, *Timestep* 581 and *Perturbation strength* 30 give clearly finer outlines
+than its own settings, in about twice the time.
 
 **Model.** The *miniature* is small and trained on drawn scenes, so that everything works without a download. It knows
 little about photographs. *Stable Diffusion* knows more, but is made for a GPU. *Stable Diffusion, light* is a smaller
