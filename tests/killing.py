@@ -52,14 +52,21 @@ def main(model: str, pictures: str, place: str, rounds: str, *preset: str) -> No
     begin = time.perf_counter()
     assert status(begun(whole, 0, 1)) == 0
     seconds = time.perf_counter() - begin
-    chance, done, killed, again = random.Random(0), [], 0, time.perf_counter()
-    for _ in range(int(rounds)):
+    count, chance, done, killed, again = number_done(whole), random.Random(0), [], 0, time.perf_counter()
+
+    def number() -> int:
+        return number_done(shared) if (shared / ".emerdiff/done").exists() else 0
+
+    for already in range(int(rounds)):
         children = [begun(shared, i, 2) for i in range(2)]
+        goal = int(count * (already + chance.random()) / (int(rounds) + 1))
+        while number() < goal:  # by what is done, as time depends on what else the machine does
+            time.sleep(0.01)
         for child in children:
-            time.sleep(chance.uniform(0, 1.5) * seconds / int(rounds))
+            time.sleep(chance.uniform(0, 0.5) * seconds / count)
             os.kill(child, signal.SIGKILL)
         killed += sum(status(child) == signal.SIGKILL for child in children)
-        done.append(number_done(shared) if (shared / ".emerdiff/done").exists() else 0)
+        done.append(number())
     ends = [status(child) for child in [begun(shared, i, 2) for i in range(2)]]
     spent = {"seconds": round(seconds, 1), "shared_seconds": round(time.perf_counter() - again, 1)}
     spent["largest_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
